@@ -1,0 +1,1 @@
+//! Looks at the machine: processors, memory, disks, accelerators.

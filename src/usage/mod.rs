@@ -1,0 +1,1 @@
+//! The request log: what was asked, what it cost, how it ended.
