@@ -7,3 +7,4 @@ pub mod generation;
 pub mod id;
 pub mod model;
 pub mod options;
+pub mod span;

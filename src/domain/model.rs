@@ -28,6 +28,15 @@ impl ModelInfo {
     /// A model of which nothing but the name is known.
     #[must_use]
     pub fn named(name: ModelName) -> Self {
-        Self { name, digest: None, family: None, parameters: None, quantization: None, context_length: None, size_bytes: None, loaded: false }
+        Self {
+            name,
+            digest: None,
+            family: None,
+            parameters: None,
+            quantization: None,
+            context_length: None,
+            size_bytes: None,
+            loaded: false,
+        }
     }
 }

@@ -89,7 +89,9 @@ impl Options {
             "typical_p" => self.typical_p = Some(field.number(0.0..=1.0, SHARE)?),
             "repeat_last_n" => self.repeat_last_n = Some(field.integer(-1, NOT_BELOW_MINUS_ONE)?),
             "temperature" => self.temperature = Some(field.number(0.0..=f64::from(f32::MAX), NOT_NEGATIVE)?),
-            "repeat_penalty" => self.repeat_penalty = Some(field.number(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX), REPEAT_PENALTY)?),
+            "repeat_penalty" => {
+                self.repeat_penalty = Some(field.number(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX), REPEAT_PENALTY)?)
+            }
             "presence_penalty" => self.presence_penalty = Some(field.number(-2.0..=2.0, PENALTY)?),
             "frequency_penalty" => self.frequency_penalty = Some(field.number(-2.0..=2.0, PENALTY)?),
             "penalize_newline" => self.penalize_newline = Some(field.switch()?),
@@ -209,7 +211,10 @@ mod tests {
     fn what_was_given_comes_out_again_and_nothing_else() {
         let given = json!({"temperature": 0.5, "stop": ["a", "b"], "num_ctx": 4096, "seed": -1, "future_option": {"x": [1]}});
         let options = parse(given.clone()).expect("valid");
-        assert_eq!(Value::Object(options.to_map()), json!({"seed": -1, "temperature": 0.5, "stop": ["a", "b"], "num_ctx": 4096, "future_option": {"x": [1]}}));
+        assert_eq!(
+            Value::Object(options.to_map()),
+            json!({"seed": -1, "temperature": 0.5, "stop": ["a", "b"], "num_ctx": 4096, "future_option": {"x": [1]}})
+        );
         assert_eq!(parse(Value::Object(options.to_map())).expect("valid"), options);
     }
 
