@@ -1,1 +1,3 @@
-fn main() {}
+//! One binary with every integration test: one link, and tests that share their doubles.
+
+mod architecture;

@@ -1,0 +1,36 @@
+//! Every request has an id: the client's, when it sent a harmless one, or a new one. It comes back in `x-request-id` and in every problem.
+
+use axum::extract::{FromRequestParts, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use tracing::Instrument;
+
+use crate::domain::id::RequestId;
+
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of the request at hand.
+#[derive(Clone)]
+pub struct Id(pub RequestId);
+
+impl<S: Sync> FromRequestParts<S> for Id {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self(RequestId::generate())))
+    }
+}
+
+pub async fn assign(mut request: Request, next: Next) -> Response {
+    let sent = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
+    let id = sent.and_then(RequestId::from_client).unwrap_or_else(RequestId::generate);
+    request.extensions_mut().insert(Id(id.clone()));
+    let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(HEADER, value);
+    }
+    response
+}
