@@ -149,3 +149,20 @@ async fn a_new_file_is_not_copied_and_one_in_its_present_form_neither() {
         std::fs::read_dir(folder.path()).expect("the folder").flatten().filter(|e| e.file_name().to_string_lossy().ends_with(".bak"));
     assert_eq!(copies.count(), 0);
 }
+
+#[tokio::test]
+async fn what_was_written_before_a_crash_is_there_after_it() {
+    let folder = folder();
+    let storage = reopened(&folder).await.expect("opened");
+    sqlx::query("INSERT INTO usage (request_id, started_at_ms, route, dialect, outcome, http_status, streamed, total_ms, request_bytes, response_bytes) VALUES ('a', 1, 'generate', 'native', 'ok', 200, 0, 1, 1, 1)")
+        .execute(&storage.0.writer)
+        .await
+        .expect("written");
+    // What a killed process leaves: the file and its log, never folded together.
+    let crashed = tempfile::tempdir().expect("a folder");
+    for name in [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")] {
+        std::fs::copy(folder.path().join(&name), crashed.path().join(&name)).expect("copied");
+    }
+    let storage = reopened(&crashed).await.expect("opened after the crash");
+    assert_eq!(storage.usage().count().await.expect("counted"), 1);
+}
