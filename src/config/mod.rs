@@ -1,1 +1,122 @@
-//! The whole configuration.
+//! The whole configuration: the `Config` of every part, put together from defaults, a file, the environment and flags.
+//!
+//! [`load`] is pure and reports everything that is wrong at once, each problem with its key and its place; [`read`] finds the file
+//! and the environment first and is the only code of the program that reads the environment. Nothing here acts on a value.
+
+mod decode;
+mod file;
+mod load;
+mod machine;
+mod pending;
+mod problem;
+mod secret;
+mod show;
+mod tree;
+mod variables;
+
+use std::path::{Path as FilePath, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use pending::{Embedded, Ollama, Server};
+
+pub use file::File;
+pub use load::{Check, Override, Shape};
+pub use problem::{Problem, nearest};
+pub use secret::without_credentials;
+pub use show::{json, toml};
+pub use tree::{Origin, Path, Step};
+pub use variables::{Form, Short, Variables};
+
+/// The defaults, commented. `arriero config default` prints it; a test keeps it equal to [`Config::default`].
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Variables with short names.
+pub const SHORTS: &[Short] = &[
+    Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
+    Short { variable: "ARRIERO_OLLAMA", key: "ollama", form: Form::Tables("url") },
+    Short { variable: "ARRIERO_MODEL", key: "embedded.model", form: Form::Plain },
+    Short { variable: "ARRIERO_LOG", key: "log.level", form: Form::Plain },
+];
+
+/// The variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "ARRIERO_CONFIG";
+
+/// The variable that tells client commands where the gateway is.
+pub const URL_VARIABLE: &str = "ARRIERO_URL";
+
+/// What is fixed about our configuration.
+pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_variables: &[FILE_VARIABLE, URL_VARIABLE] };
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where all state lives. Empty in the defaults; never empty in what [`load`] returns.
+    pub data_dir: PathBuf,
+    pub server: Server,
+    pub ollama: Vec<Ollama>,
+    pub embedded: Embedded,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::new(),
+            server: Server::default(),
+            ollama: vec![Ollama::default()],
+            embedded: Embedded::default(),
+        }
+    }
+}
+
+impl Check for Config {
+    fn check(&self) -> Vec<(Path, String)> {
+        let mut wrong = Vec::new();
+        for (n, server) in self.ollama.iter().enumerate() {
+            if self.ollama[..n].iter().any(|earlier| earlier.url == server.url) {
+                let path = Path::dotted("ollama").join(Step::Index(n)).join(Step::Key("url".to_owned()));
+                wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
+            }
+        }
+        wrong
+    }
+}
+
+/// A configuration that holds.
+pub type Loaded = load::Loaded<Config>;
+
+/// Puts the layers together. Pure.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -> Result<Loaded, Vec<Problem>> {
+    let mut loaded = load::load::<Config>(&SHAPE, file, variables, flags)?;
+    let (folder, origin) = machine::data_dir(&loaded.config.data_dir, variables)
+        .map_err(|what| vec![Problem::new("data_dir", loaded.origin(&Path::dotted("data_dir")), what)])?;
+    if let Some(origin) = origin {
+        loaded.note("data_dir", &folder.to_string_lossy(), origin);
+    }
+    loaded.config.data_dir = folder;
+    Ok(loaded)
+}
+
+/// Finds the file (the one named, else the one in the user's configuration folder when it is there) and loads.
+///
+/// # Errors
+/// Everything that is wrong; a file that was named but cannot be read is a problem too.
+pub fn read(named: Option<&FilePath>, variables: &Variables, flags: &[Override]) -> Result<Loaded, Vec<Problem>> {
+    let (path, origin) = match (named, variables.get(FILE_VARIABLE)) {
+        (Some(path), _) => (Some(path.to_owned()), Origin::Flag("--config")),
+        (None, Some(path)) => (Some(PathBuf::from(path)), Origin::Variable(FILE_VARIABLE.to_owned())),
+        (None, None) => (machine::config_file(variables).filter(|path| path.exists()), Origin::Default),
+    };
+    let Some(path) = path else { return load(None, variables, flags) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => load(Some(File { path: &path, text: &text }), variables, flags),
+        Err(error) => Err(vec![Problem::new(path.display().to_string(), origin, format!("cannot be read: {error}"))]),
+    }
+}
+
+#[cfg(test)]
+mod tests;
