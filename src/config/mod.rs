@@ -7,7 +7,6 @@ mod decode;
 mod file;
 mod load;
 mod machine;
-mod pending;
 mod problem;
 mod secret;
 mod show;
@@ -18,7 +17,12 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use pending::{Embedded, Ollama, Server};
+#[cfg(feature = "embedded")]
+use crate::backends::embedded;
+use crate::app::listener;
+use crate::backends::ollama;
+use crate::telemetry::{log, metrics};
+use crate::{api, gateway, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -35,7 +39,7 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 pub const SHORTS: &[Short] = &[
     Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
     Short { variable: "ARRIERO_OLLAMA", key: "ollama", form: Form::Tables("url") },
-    Short { variable: "ARRIERO_MODEL", key: "embedded.model", form: Form::Plain },
+    Short { variable: "ARRIERO_MODEL", key: "embedded.models", form: Form::Plain },
     Short { variable: "ARRIERO_LOG", key: "log.level", form: Form::Plain },
 ];
 
@@ -54,18 +58,33 @@ pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_varia
 pub struct Config {
     /// Where all state lives. Empty in the defaults; never empty in what [`load`] returns.
     pub data_dir: PathBuf,
-    pub server: Server,
-    pub ollama: Vec<Ollama>,
-    pub embedded: Embedded,
+    pub server: listener::Config,
+    pub api: api::Config,
+    pub generation: gateway::Config,
+    /// The servers, in order of preference.
+    pub ollama: Vec<ollama::Config>,
+    #[cfg(feature = "embedded")]
+    pub embedded: embedded::Config,
+    pub log: log::Config,
+    pub metrics: metrics::Config,
+    pub storage: storage::Config,
+    pub usage: usage::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::new(),
-            server: Server::default(),
-            ollama: vec![Ollama::default()],
-            embedded: Embedded::default(),
+            server: listener::Config::default(),
+            api: api::Config::default(),
+            generation: gateway::Config::default(),
+            ollama: vec![ollama::Config::default()],
+            #[cfg(feature = "embedded")]
+            embedded: embedded::Config::default(),
+            log: log::Config::default(),
+            metrics: metrics::Config::default(),
+            storage: storage::Config::default(),
+            usage: usage::Config::default(),
         }
     }
 }
