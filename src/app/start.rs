@@ -77,7 +77,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
         gateway,
         metrics: metrics.clone(),
         clock,
-        sensors: Sensors::default(),
+        sensors: Arc::new(Sensors::new()),
         readiness: readiness.clone(),
         ending: end_answers.clone(),
     };
