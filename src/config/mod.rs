@@ -18,7 +18,9 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use pending::{Embedded, Ollama, Server};
+use crate::backends::ollama;
+use crate::{gateway, storage, telemetry, usage};
+use pending::{Embedded, Server};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -30,6 +32,9 @@ pub use variables::{Form, Short, Variables};
 
 /// The defaults, commented. `arriero config default` prints it; a test keeps it equal to [`Config::default`].
 pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Where the demo model lies in the data folder; `make run` puts it there.
+const DEMO_MODEL: &str = "models/gemma-3-270m-q4_k_m.gguf";
 
 /// Variables with short names.
 pub const SHORTS: &[Short] = &[
@@ -54,18 +59,31 @@ pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_varia
 pub struct Config {
     /// Where all state lives. Empty in the defaults; never empty in what [`load`] returns.
     pub data_dir: PathBuf,
+    /// Model file of last resort. Empty in the defaults; never empty in what [`load`] returns.
+    pub demo_model: PathBuf,
     pub server: Server,
-    pub ollama: Vec<Ollama>,
+    pub ollama: Vec<ollama::Config>,
     pub embedded: Embedded,
+    pub generation: gateway::Config,
+    pub storage: storage::Config,
+    pub usage: usage::Config,
+    pub log: telemetry::log::Config,
+    pub metrics: telemetry::metrics::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::new(),
+            demo_model: PathBuf::new(),
             server: Server::default(),
-            ollama: vec![Ollama::default()],
+            ollama: vec![ollama::Config::default()],
             embedded: Embedded::default(),
+            generation: gateway::Config::default(),
+            storage: storage::Config::default(),
+            usage: usage::Config::default(),
+            log: telemetry::log::Config::default(),
+            metrics: telemetry::metrics::Config::default(),
         }
     }
 }
@@ -78,6 +96,9 @@ impl Check for Config {
                 let path = Path::dotted("ollama").join(Step::Index(n)).join(Step::Key("url".to_owned()));
                 wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
             }
+        }
+        if let Err(error) = telemetry::log::check(&self.log) {
+            wrong.push((Path::dotted("log.level"), error.to_string()));
         }
         wrong
     }
@@ -96,6 +117,10 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
         .map_err(|what| vec![Problem::new("data_dir", loaded.origin(&Path::dotted("data_dir")), what)])?;
     if let Some(origin) = origin {
         loaded.note("data_dir", &folder.to_string_lossy(), origin);
+    }
+    if loaded.config.demo_model.as_os_str().is_empty() {
+        loaded.config.demo_model = folder.join(DEMO_MODEL);
+        loaded.note("demo_model", &loaded.config.demo_model.to_string_lossy().into_owned(), Origin::Machine("the data folder"));
     }
     loaded.config.data_dir = folder;
     Ok(loaded)
