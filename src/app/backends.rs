@@ -1,7 +1,6 @@
 //! Finds out what can serve: the configured Ollama servers, and the embedded engine where it is asked for or where no Ollama answers.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +29,7 @@ pub async fn build(config: &Config) -> Result<Built, Error> {
     let ollamas = ollamas(config)?;
     let health = join_all(ollamas.iter().map(first_probe)).await;
     let answers = health.contains(&Health::Up);
-    let engine = engine::load(config, answers, || fallback_models(config)).await?;
+    let engine = engine::load(config, answers).await?;
     if !answers && engine.is_none() && !config.server.start_without_backend {
         return Err(Error::NoBackend { reasons: reasons(&ollamas, &health) });
     }
@@ -60,21 +59,6 @@ fn reasons(ollamas: &[Ollama], health: &[Health]) -> Vec<String> {
     };
     let reasons: Vec<String> = ollamas.iter().zip(health).map(reason).collect();
     if reasons.is_empty() { vec!["no Ollama is configured".to_owned()] } else { reasons }
-}
-
-/// Name of the model that `make run` fetches.
-const DEMO_MODEL: &str = "gemma-3-270m-q4_k_m.gguf";
-
-/// What the engine serves when nothing else answers: the demo model, or the only model file in the data folder.
-fn fallback_models(config: &Config) -> Vec<PathBuf> {
-    let folder = config.data_dir.join("models");
-    let demo = folder.join(DEMO_MODEL);
-    if demo.is_file() {
-        return vec![demo];
-    }
-    let files = std::fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let models: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))).collect();
-    if models.len() == 1 { models } else { Vec::new() }
 }
 
 fn unique(backends: &Backends) -> Result<(), Error> {

@@ -1,6 +1,5 @@
 //! The embedded engine, where it is compiled in. `no_engine.rs` stands in for this file where it is not.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -25,11 +24,11 @@ impl Engine {
     }
 }
 
-/// Loads the configured models, or those of `fallback` when no Ollama answers. `None`: there is nothing to load.
-pub async fn load(config: &Config, ollama_answers: bool, fallback: impl FnOnce() -> Vec<PathBuf>) -> Result<Option<Engine>, Error> {
+/// Loads the configured models, or the demo model where it is needed and there. `None`: there is nothing to load.
+pub async fn load(config: &Config, ollama_answers: bool) -> Result<Option<Engine>, Error> {
     let mut embedded = config.embedded.clone();
-    if embedded.models.is_empty() && !ollama_answers {
-        embedded.models = fallback();
+    if embedded.models.is_empty() && !ollama_answers && config.demo_model.is_file() {
+        embedded.models.push(config.demo_model.clone());
     }
     if embedded.models.is_empty() {
         return Ok(None);

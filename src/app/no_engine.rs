@@ -1,7 +1,6 @@
 //! Stands in for `engine.rs` where the embedded engine is not compiled in: there is never one.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::Error;
@@ -20,6 +19,6 @@ impl Engine {
     }
 }
 
-pub async fn load(_: &Config, _: bool, _: impl FnOnce() -> Vec<PathBuf>) -> Result<Option<Engine>, Error> {
+pub async fn load(_: &Config, _: bool) -> Result<Option<Engine>, Error> {
     Ok(None)
 }

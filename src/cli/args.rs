@@ -49,9 +49,6 @@ pub enum Command {
 pub struct Serve {
     #[command(flatten)]
     pub settings: Settings,
-    /// Let anyone who can reach the address use this gateway: there are no keys yet, and no limits for strangers.
-    #[arg(long)]
-    pub dangerously_serve_anyone: bool,
 }
 
 /// The flags that set configuration keys.
@@ -66,6 +63,9 @@ pub struct Settings {
     /// Folder for all state [env: ARRIERO_DATA_DIR] [default: the platform's own].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// DANGEROUS: allow --listen with an address that others can reach, although nothing asks who they are.
+    #[arg(long)]
+    pub insecure_public_bind: bool,
     /// Ollama server to use; may be repeated [env: ARRIERO_OLLAMA, comma separated] [default: http://127.0.0.1:11434].
     #[arg(long, value_name = "URL")]
     pub ollama: Vec<String>,
@@ -87,6 +87,9 @@ impl Settings {
             text.clone().map(|text| Override { flag, key, form: Form::Plain, texts: vec![text] })
         };
         let mut given = vec![plain("--listen", "server.listen", &self.listen), plain("--data-dir", "data_dir", &self.data_dir)];
+        if self.insecure_public_bind {
+            given.push(plain("--insecure-public-bind", "server.insecure_public_bind", &Some("true".to_owned())));
+        }
         #[cfg(feature = "embedded")]
         given.extend([plain("--model", "embedded.model", &self.model), plain("--demo-model", "demo_model", &self.demo_model)]);
         if !self.ollama.is_empty() {

@@ -58,7 +58,7 @@ impl Client {
     /// # Errors
     /// When the address is none.
     pub fn new(url: Option<&str>, variables: &Variables) -> Result<Self, Failure> {
-        let url = url.or_else(|| variables.get(URL_VARIABLE)).unwrap_or(DEFAULT_URL).trim_end_matches('/');
+        let url = url.or_else(|| variables.get(URL_VARIABLE)).unwrap_or(DEFAULT_URL).trim();
         let base = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let shown = without_credentials(&base);
         let parsed = reqwest::Url::parse(&base).ok().filter(|url| url.has_host() && ["http", "https"].contains(&url.scheme()));
@@ -71,7 +71,7 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Failure::new(Exit::Failure, format!("the HTTP client does not start: {error}"), ""))?;
-        Ok(Self { http, base })
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
     }
 
     /// Where the gateway is, for people.

@@ -29,11 +29,6 @@ impl Output {
         Self { quiet: true, ..Self::standard() }
     }
 
-    #[must_use]
-    pub fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
     /// A piece of the answer.
     ///
     /// # Errors

@@ -35,6 +35,9 @@ pub use variables::{Form, Short, Variables};
 /// The defaults, commented. `arriero config default` prints it; a test keeps it equal to [`Config::default`].
 pub const DEFAULTS: &str = include_str!("default.toml");
 
+/// Where the demo model lies in the data folder; `make run` puts it there.
+const DEMO_MODEL: &str = "models/gemma-3-270m-q4_k_m.gguf";
+
 /// Variables with short names.
 pub const SHORTS: &[Short] = &[
     Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
@@ -58,6 +61,8 @@ pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_varia
 pub struct Config {
     /// Where all state lives. Empty in the defaults; never empty in what [`load`] returns.
     pub data_dir: PathBuf,
+    /// Model file of last resort. Empty in the defaults; never empty in what [`load`] returns.
+    pub demo_model: PathBuf,
     pub server: listener::Config,
     pub api: api::Config,
     pub generation: gateway::Config,
@@ -75,6 +80,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::new(),
+            demo_model: PathBuf::new(),
             server: listener::Config::default(),
             api: api::Config::default(),
             generation: gateway::Config::default(),
@@ -98,6 +104,9 @@ impl Check for Config {
                 wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
             }
         }
+        if let Err(error) = log::check(&self.log) {
+            wrong.push((Path::dotted("log.level"), error.to_string()));
+        }
         wrong
     }
 }
@@ -115,6 +124,10 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
         .map_err(|what| vec![Problem::new("data_dir", loaded.origin(&Path::dotted("data_dir")), what)])?;
     if let Some(origin) = origin {
         loaded.note("data_dir", &folder.to_string_lossy(), origin);
+    }
+    if loaded.config.demo_model.as_os_str().is_empty() {
+        loaded.config.demo_model = folder.join(DEMO_MODEL);
+        loaded.note("demo_model", &loaded.config.demo_model.to_string_lossy().into_owned(), Origin::Machine("the data folder"));
     }
     loaded.config.data_dir = folder;
     Ok(loaded)

@@ -15,7 +15,8 @@ fn load_text(text: &str, variables: &[(&str, &str)], flags: &[Override]) -> Resu
 #[test]
 fn the_defaults_file_says_what_the_code_says() {
     let loaded = load_text("", &[], &[]).expect("the defaults hold");
-    let expected = Config { data_dir: loaded.config.data_dir.clone(), ..Config::default() };
+    let found = (loaded.config.data_dir.clone(), loaded.config.demo_model.clone());
+    let expected = Config { data_dir: found.0, demo_model: found.1, ..Config::default() };
     assert_eq!(loaded.config, expected);
 }
 
