@@ -87,7 +87,7 @@ impl Ollama {
         let config = &self.shared.config;
         let mut ticks = interval(config.probe_interval.max(std::time::Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next_deep = Instant::now();
+        let mut next_deep = Instant::now() + config.deep_probe_interval;
         loop {
             ticks.tick().await;
             let deep = Instant::now() >= next_deep;
