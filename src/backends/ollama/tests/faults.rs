@@ -75,8 +75,7 @@ async fn silence_before_and_in_the_middle() {
         talk.wait_for_close();
         talk.close();
     });
-    let ollama =
-        Ollama::new(Config { url: server.url(), idle_timeout: Duration::from_millis(300), ..Config::default() }).expect("a client");
+    let ollama = Ollama::new(Config { url: server.url(), idle_timeout: Duration::from_secs(1), ..Config::default() }).expect("a client");
     let outcome = outcome(&ollama).await;
     assert!(matches!(outcome.failure(), Error::Stalled { stage: "generating", .. }), "{outcome:?}");
     assert_eq!(outcome.text(), "a");
@@ -91,11 +90,10 @@ async fn a_slow_reader_is_not_a_silent_server() {
         talk.chunk(piece("b") + DONE);
         talk.end();
     });
-    let ollama =
-        Ollama::new(Config { url: server.url(), idle_timeout: Duration::from_millis(200), ..Config::default() }).expect("a client");
+    let ollama = Ollama::new(Config { url: server.url(), idle_timeout: Duration::from_secs(2), ..Config::default() }).expect("a client");
     let mut events = super::start(&ollama).await.expect("an answer");
     let first = events.next().await.expect("an event");
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(first.is_ok() && super::collect(events).await.error.is_none());
 }
 
