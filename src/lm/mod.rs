@@ -1,1 +1,3 @@
 //! The language models themselves, on candle.
+
+pub mod tokenizer;

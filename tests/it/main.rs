@@ -5,3 +5,4 @@ mod cancel;
 mod faults;
 mod generate;
 mod support;
+mod text;
