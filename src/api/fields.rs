@@ -35,8 +35,9 @@ impl Fields {
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    pub fn problem(&mut self, field: impl Into<String>, takes: impl Into<String>, got: &Value) {
-        self.problems.push(FieldProblem { field: field.into(), takes: takes.into(), got: excerpt(got) });
+    /// Notes a problem; `got` is what was given, in words.
+    pub fn problem(&mut self, field: impl Into<String>, takes: impl Into<String>, got: impl Into<String>) {
+        self.problems.push(FieldProblem { field: field.into(), takes: takes.into(), got: got.into() });
     }
 
     /// Takes a field through `read`; `None` from it means that the value is not what the field takes.
@@ -44,7 +45,7 @@ impl Fields {
         let value = self.take(name)?;
         let taken = read(&value);
         if taken.is_none() {
-            self.problem(name, takes, &value);
+            self.problem(name, takes, excerpt(&value));
         }
         taken
     }
@@ -54,7 +55,7 @@ impl Fields {
         match self.take(name)? {
             Value::String(text) => Some(text),
             other => {
-                self.problem(name, "a string", &other);
+                self.problem(name, "a string", excerpt(&other));
                 None
             }
         }
@@ -74,7 +75,7 @@ impl Fields {
         match self.take(name)? {
             Value::Object(map) => Some(map),
             other => {
-                self.problem(name, "an object", &other);
+                self.problem(name, "an object", excerpt(&other));
                 None
             }
         }

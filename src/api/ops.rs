@@ -62,6 +62,8 @@ pub async fn version() -> Json<Version> {
 /// In Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "The metrics", body = String, content_type = "text/plain")))]
 pub async fn metrics(From(state): From<State>) -> Response {
-    state.metrics.process(&state.sensors.process());
+    if let Some(process) = state.sensors.process() {
+        state.metrics.process(&process);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render()).into_response()
 }

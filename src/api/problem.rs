@@ -68,7 +68,7 @@ pub const TABLE: &[Row] = &[
     row("model_not_found", StatusCode::NOT_FOUND, "No backend has the model", "GET /models lists what can be asked for; on Ollama, `ollama pull` brings a new model."),
     row("not_found", StatusCode::NOT_FOUND, "There is nothing at this path", "GET /openapi.json lists all paths."),
     row("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The path does not take this method", "The `allow` header lists the methods it takes."),
-    row("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "Send less, or raise `server.body.max_bytes`."),
+    row("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "Send less, or raise `api.body.max_bytes`."),
     row("body_too_slow", StatusCode::REQUEST_TIMEOUT, "The body came too slowly", "Send the body without long pauses."),
     row("refused", StatusCode::BAD_REQUEST, "The backend refused the request", "Change what the detail names."),
     row("unsupported", StatusCode::UNPROCESSABLE_ENTITY, "The backend cannot honour a field", "Leave the field out, or ask a backend that can."),
@@ -140,6 +140,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(Unsigned(self.clone()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_seconds {
@@ -148,6 +149,11 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// A problem on its way out that does not say yet which request it belongs to. Set beside each answer that is a problem, so that
+/// the layer that knows the request's id can write it again with it.
+#[derive(Clone)]
+pub struct Unsigned(pub Problem);
 
 impl From<gateway::Error> for Problem {
     fn from(error: gateway::Error) -> Self {

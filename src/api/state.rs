@@ -18,7 +18,7 @@ pub struct State {
     pub gateway: Gateway,
     pub metrics: Metrics,
     pub clock: Clock,
-    pub sensors: Sensors,
+    pub sensors: Arc<Sensors>,
     pub readiness: Readiness,
     /// Cancelled when answers that are still running must end now.
     pub ending: CancellationToken,

@@ -7,7 +7,6 @@ mod decode;
 mod file;
 mod load;
 mod machine;
-mod pending;
 mod problem;
 mod secret;
 mod show;
@@ -18,9 +17,12 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "embedded")]
+use crate::backends::embedded;
+use crate::app::listener;
 use crate::backends::ollama;
-use crate::{gateway, storage, telemetry, usage};
-use pending::{Embedded, Server};
+use crate::telemetry::{log, metrics};
+use crate::{api, gateway, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -40,7 +42,7 @@ const DEMO_MODEL: &str = "models/gemma-3-270m-q4_k_m.gguf";
 pub const SHORTS: &[Short] = &[
     Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
     Short { variable: "ARRIERO_OLLAMA", key: "ollama", form: Form::Tables("url") },
-    Short { variable: "ARRIERO_MODEL", key: "embedded.model", form: Form::Plain },
+    Short { variable: "ARRIERO_MODEL", key: "embedded.models", form: Form::Plain },
     Short { variable: "ARRIERO_LOG", key: "log.level", form: Form::Plain },
 ];
 
@@ -61,14 +63,17 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Model file of last resort. Empty in the defaults; never empty in what [`load`] returns.
     pub demo_model: PathBuf,
-    pub server: Server,
-    pub ollama: Vec<ollama::Config>,
-    pub embedded: Embedded,
+    pub server: listener::Config,
+    pub api: api::Config,
     pub generation: gateway::Config,
+    /// The servers, in order of preference.
+    pub ollama: Vec<ollama::Config>,
+    #[cfg(feature = "embedded")]
+    pub embedded: embedded::Config,
+    pub log: log::Config,
+    pub metrics: metrics::Config,
     pub storage: storage::Config,
     pub usage: usage::Config,
-    pub log: telemetry::log::Config,
-    pub metrics: telemetry::metrics::Config,
 }
 
 impl Default for Config {
@@ -76,14 +81,16 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::new(),
             demo_model: PathBuf::new(),
-            server: Server::default(),
-            ollama: vec![ollama::Config::default()],
-            embedded: Embedded::default(),
+            server: listener::Config::default(),
+            api: api::Config::default(),
             generation: gateway::Config::default(),
+            ollama: vec![ollama::Config::default()],
+            #[cfg(feature = "embedded")]
+            embedded: embedded::Config::default(),
+            log: log::Config::default(),
+            metrics: metrics::Config::default(),
             storage: storage::Config::default(),
             usage: usage::Config::default(),
-            log: telemetry::log::Config::default(),
-            metrics: telemetry::metrics::Config::default(),
         }
     }
 }
@@ -97,7 +104,7 @@ impl Check for Config {
                 wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
             }
         }
-        if let Err(error) = telemetry::log::check(&self.log) {
+        if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }
         wrong

@@ -47,6 +47,12 @@ impl Clock {
         }
     }
 
+    /// Wall time as RFC 3339 in UTC, to the millisecond.
+    #[must_use]
+    pub fn rfc3339(&self) -> String {
+        jiff::Timestamp::from_millisecond(self.unix_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    }
+
     /// Steady time: only differences mean something.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -91,6 +97,7 @@ mod tests {
         assert_eq!(other.unix_ms(), 1_000);
         clock.advance(Duration::from_millis(250));
         assert_eq!(other.unix_ms(), 1_250);
+        assert_eq!(other.rfc3339(), "1970-01-01T00:00:01.25Z");
         assert_eq!(other.now() - before, Duration::from_millis(250));
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::Error;
 use super::generate::Generation;
+use crate::backends;
 use crate::domain::generation::{Delta, Event, Finish};
 
 /// All pieces of an answer, put together.
@@ -36,7 +37,8 @@ pub async fn collect(generation: &mut Generation, bound_bytes: usize) -> Result<
             Event::Done(finish) => return Ok(Answer { text: whole.text, thinking: whole.thinking, extra: whole.extra, finish: *finish }),
         }
     }
-    unreachable!("a generation ends with its final event or an error")
+    let message = "it ended without a final object".to_owned();
+    Err(Error::Backend { backend: generation.about().backend.clone(), source: backends::Error::Protocol { message } })
 }
 
 fn append(whole: &mut Delta, piece: Delta) {

@@ -12,13 +12,11 @@ use super::Config;
 use super::attempt::{self, Accepted};
 use super::error::{Error, Stage};
 use super::metered::Metered;
-use super::record::Record;
+use super::record::{Ledger, Record};
 use crate::domain::generation::{Control, Draft, Event, Request};
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 use crate::models::{Entry, Registry};
-use crate::telemetry::metrics::Metrics;
-use crate::usage::UsageLog;
 
 /// A list of models younger than this is not asked for again because of a name that is not in it.
 const MISS_REFRESH: Duration = Duration::from_secs(1);
@@ -32,13 +30,16 @@ pub struct Gateway {
 struct Inner {
     config: Config,
     registry: Registry,
-    metrics: Metrics,
-    usage: UsageLog,
+    ledger: Ledger,
 }
 
 impl Gateway {
-    pub fn new(config: Config, registry: Registry, metrics: Metrics, usage: UsageLog) -> Self {
-        Self { inner: Arc::new(Inner { config, registry, metrics, usage }) }
+    pub fn new(config: Config, registry: Registry, ledger: Ledger) -> Self {
+        Self { inner: Arc::new(Inner { config, registry, ledger }) }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.inner.config
     }
 
     pub fn registry(&self) -> &Registry {
@@ -47,12 +48,12 @@ impl Gateway {
 
     /// Finds a backend and starts to generate. Resolves when a backend has accepted the request.
     pub async fn generate(&self, draft: Draft) -> Result<Generation, Error> {
-        let mut record = Record::open(&draft, self.inner.metrics.clone(), self.inner.usage.clone());
+        let mut record = Record::open(&draft, self.inner.ledger.clone());
         let started = self.start(draft, &mut record).await;
         match started {
             Ok((accepted, about)) => Ok(Generation::new(accepted, about, record)),
             Err(error) => {
-                record.failed(error.kind());
+                record.failed(error.blame(), error.kind());
                 Err(error)
             }
         }
@@ -61,19 +62,18 @@ impl Gateway {
     async fn start(&self, draft: Draft, record: &mut Record) -> Result<(Accepted, About), Error> {
         let deadline = self.deadline(draft.deadline)?;
         let model = self.model_of(draft.model.as_ref())?;
-        record.model(&model);
         let not_applied = not_applied(&draft.control);
-        let candidates = self.candidates(&model).await?;
+        let candidates = within(deadline, self.candidates(&model)).await??;
+        record.model(&model);
         let request = Arc::new(draft.resolve(model.clone(), deadline.map(|d| d.at)));
         let accepted = within(deadline, self.attempt(candidates, &request)).await??;
-        record.backend(accepted.entry.backend.name());
         let about = About { backend: accepted.entry.backend.name().to_owned(), model, deadline, not_applied };
         Ok((accepted, about))
     }
 
     async fn attempt(&self, candidates: Vec<(Arc<Entry>, ModelInfo)>, request: &Arc<Request>) -> Result<Accepted, Error> {
         let refused = |refused: &attempt::Refused| {
-            self.inner.metrics.upstream_error(&refused.backend, refused.source.kind());
+            self.inner.ledger.metrics.upstream_error(&refused.backend, refused.source.kind());
             tracing::warn!(request = %request.id, backend = refused.backend, error = %refused.source, "a backend did not accept a request");
         };
         let accepted = attempt::first_to_accept(candidates, request, refused).await;
@@ -95,6 +95,7 @@ impl Gateway {
             return Ok(name.clone());
         }
         let mut models: Vec<ModelInfo> = self.inner.registry.list().into_iter().map(|view| view.model).collect();
+        models.sort_by(|a, b| a.name.canonical().cmp(b.name.canonical()).then(b.loaded.cmp(&a.loaded)));
         models.dedup_by(|a, b| a.name == b.name);
         let only = |models: &[ModelInfo]| (models.len() == 1).then(|| models[0].name.clone());
         let loaded = || only(&models.iter().filter(|model| model.loaded).cloned().collect::<Vec<_>>());
@@ -192,7 +193,12 @@ impl Generation {
 
     /// From the arrival of the request to its acceptance by a backend.
     pub fn queued(&self) -> Duration {
-        self.events.record().queued()
+        self.events.record().queued().unwrap_or_default()
+    }
+
+    /// Since the request came.
+    pub fn elapsed(&self) -> Duration {
+        self.events.record().elapsed()
     }
 
     /// From the arrival of the request to the first piece of its answer, once there was one.

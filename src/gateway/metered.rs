@@ -30,9 +30,9 @@ struct Running {
 
 impl Metered {
     pub fn new(accepted: Accepted, deadline: Option<Deadline>, mut record: Record) -> Self {
-        record.accepted();
         let deadline = deadline.map(|deadline| (Box::pin(tokio::time::sleep_until(deadline.at.into())), deadline));
         let backend = accepted.entry.backend.name().to_owned();
+        record.accepted(&backend);
         Self { running: Some(Running { backend, events: accepted.events, deadline, _in_flight: accepted.in_flight }), record }
     }
 
@@ -45,7 +45,7 @@ impl Metered {
         match outcome {
             Ok(Event::Done(finish)) => self.record.done(finish),
             Ok(Event::Delta(_)) => {}
-            Err(error) => self.record.failed(error.kind()),
+            Err(error) => self.record.failed(error.blame(), error.kind()),
         }
     }
 }

@@ -10,6 +10,7 @@ mod collect;
 mod error;
 mod generate;
 mod metered;
+mod record;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::domain::span;
 pub use collect::{Answer, collect};
 pub use error::Error;
 pub use generate::{Gateway, Generation, NotApplied};
+pub use record::Ledger;
 
 /// What holds for every generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,4 +6,4 @@
 mod near;
 mod registry;
 
-pub use registry::{Backends, Entry, Registry, View};
+pub use registry::{Backends, Entry, InFlight, Registry, View};

@@ -154,7 +154,7 @@ async fn a_new_file_is_not_copied_and_one_in_its_present_form_neither() {
 async fn what_was_written_before_a_crash_is_there_after_it() {
     let folder = folder();
     let storage = reopened(&folder).await.expect("opened");
-    sqlx::query("INSERT INTO usage (request_id, started_at_ms, route, dialect, outcome, http_status, streamed, total_ms, request_bytes, response_bytes) VALUES ('a', 1, 'generate', 'native', 'ok', 200, 0, 1, 1, 1)")
+    sqlx::query("INSERT INTO usage (request_id, started_at_ms, dialect, outcome, streamed, total_ms, prompt_bytes, answer_bytes) VALUES ('a', 1, 'native', 'ok', 0, 1, 1, 1)")
         .execute(&storage.0.writer)
         .await
         .expect("written");

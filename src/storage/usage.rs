@@ -15,8 +15,6 @@ pub struct Row {
     pub request_id: String,
     /// Milliseconds since 1970.
     pub started_at_ms: i64,
-    /// A word of [`crate::telemetry::Route`].
-    pub route: Cow<'static, str>,
     /// `native`, `ollama`, `openai` or `anthropic`.
     pub dialect: Cow<'static, str>,
     pub model: Option<String>,
@@ -24,7 +22,6 @@ pub struct Row {
     pub outcome: Outcome,
     /// What failed, as a word from a closed set.
     pub error_kind: Option<Cow<'static, str>>,
-    pub http_status: u16,
     pub streamed: bool,
     pub prompt_tokens: Option<u64>,
     pub completion_tokens: Option<u64>,
@@ -33,14 +30,14 @@ pub struct Row {
     /// How long until the first token, from the start.
     pub ttft_ms: Option<u64>,
     pub total_ms: u64,
-    pub request_bytes: u64,
-    pub response_bytes: u64,
+    pub prompt_bytes: u64,
+    pub answer_bytes: u64,
 }
 
-const COLUMNS: &str = "request_id, started_at_ms, route, dialect, model, backend, outcome, error_kind, http_status, streamed, \
-    prompt_tokens, completion_tokens, queued_ms, ttft_ms, total_ms, request_bytes, response_bytes";
+const COLUMNS: &str = "request_id, started_at_ms, dialect, model, backend, outcome, error_kind, streamed, \
+    prompt_tokens, completion_tokens, queued_ms, ttft_ms, total_ms, prompt_bytes, answer_bytes";
 
-/// Rows a statement: with 17 columns well under SQLite's 32,766 parameters, and few enough to be prepared quickly.
+/// Rows a statement: with 15 columns well under SQLite's 32,766 parameters, and few enough to be prepared quickly.
 const ROWS_A_STATEMENT: usize = 100;
 
 /// The request log in the file.
@@ -119,21 +116,19 @@ fn insertion(rows: &[Row]) -> QueryBuilder<Sqlite> {
         columns
             .push_bind(row.request_id.clone())
             .push_bind(row.started_at_ms)
-            .push_bind(row.route.clone())
             .push_bind(row.dialect.clone())
             .push_bind(row.model.clone())
             .push_bind(row.backend.clone())
             .push_bind(row.outcome.as_str())
             .push_bind(row.error_kind.clone())
-            .push_bind(row.http_status)
             .push_bind(row.streamed)
             .push_bind(row.prompt_tokens.map(signed))
             .push_bind(row.completion_tokens.map(signed))
             .push_bind(row.queued_ms.map(signed))
             .push_bind(row.ttft_ms.map(signed))
             .push_bind(signed(row.total_ms))
-            .push_bind(signed(row.request_bytes))
-            .push_bind(signed(row.response_bytes));
+            .push_bind(signed(row.prompt_bytes))
+            .push_bind(signed(row.answer_bytes));
     });
     query
 }
@@ -146,21 +141,19 @@ fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
     Ok(Row {
         request_id: row.try_get("request_id")?,
         started_at_ms: row.try_get("started_at_ms")?,
-        route: word("route")?,
         dialect: word("dialect")?,
         model: row.try_get("model")?,
         backend: row.try_get("backend")?,
         outcome: Outcome::from_word(&outcome).ok_or_else(|| sqlx::Error::Decode(format!("no outcome is called `{outcome}`").into()))?,
         error_kind: row.try_get::<Option<String>, _>("error_kind")?.map(Cow::Owned),
-        http_status: row.try_get("http_status")?,
         streamed: row.try_get("streamed")?,
         prompt_tokens: maybe("prompt_tokens")?,
         completion_tokens: maybe("completion_tokens")?,
         queued_ms: maybe("queued_ms")?,
         ttft_ms: maybe("ttft_ms")?,
         total_ms: figure("total_ms")?,
-        request_bytes: figure("request_bytes")?,
-        response_bytes: figure("response_bytes")?,
+        prompt_bytes: figure("prompt_bytes")?,
+        answer_bytes: figure("answer_bytes")?,
     })
 }
 
@@ -183,21 +176,19 @@ mod tests {
         Row {
             request_id: id.to_owned(),
             started_at_ms,
-            route: "generate".into(),
             dialect: "native".into(),
             model: Some("gemma3".to_owned()),
             backend: Some("local".to_owned()),
             outcome: Outcome::Failed(Blame::Upstream),
             error_kind: Some("stalled".into()),
-            http_status: 502,
             streamed: true,
             prompt_tokens: Some(5),
             completion_tokens: None,
             queued_ms: Some(0),
             ttft_ms: Some(12),
             total_ms: u64::MAX,
-            request_bytes: 100,
-            response_bytes: 0,
+            prompt_bytes: 100,
+            answer_bytes: 0,
         }
     }
 

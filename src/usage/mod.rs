@@ -61,21 +61,19 @@ pub(crate) mod testing {
         Row {
             request_id: id.to_owned(),
             started_at_ms,
-            route: "generate".into(),
             dialect: "native".into(),
             model: Some("gemma3".to_owned()),
             backend: Some("local".to_owned()),
             outcome: Outcome::Ok,
             error_kind: None,
-            http_status: 200,
             streamed: false,
             prompt_tokens: Some(5),
             completion_tokens: Some(7),
             queued_ms: Some(0),
             ttft_ms: Some(12),
             total_ms: 30,
-            request_bytes: 100,
-            response_bytes: 200,
+            prompt_bytes: 100,
+            answer_bytes: 200,
         }
     }
 

@@ -41,7 +41,8 @@ impl UsageLog {
         }
     }
 
-    /// Waits until every row recorded before this call was written or, while the database cannot be written, tried.
+    /// Waits until every row recorded before this call was written, or tried and kept for later. While the database cannot be
+    /// written and as many rows as allowed are kept, that may take until it can be again.
     pub async fn flush(&self) {
         let (done, written) = oneshot::channel();
         if self.queue.send(Message::Flush(done)).await.is_ok() {

@@ -2,11 +2,12 @@
 
 use axum::extract::{FromRequestParts, Request};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use tracing::Instrument;
 
+use crate::api::problem::Unsigned;
 use crate::domain::id::RequestId;
 
 pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,12 +24,20 @@ impl<S: Sync> FromRequestParts<S> for Id {
     }
 }
 
+/// Writes the id into an answer that is a problem. Its headers stay as they are.
+fn sign(mut response: Response, id: &RequestId) -> Response {
+    let Some(Unsigned(problem)) = response.extensions_mut().remove::<Unsigned>() else { return response };
+    let (_, body) = problem.of_request(id).into_response().into_parts();
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.map(|_| body)
+}
+
 pub async fn assign(mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let id = sent.and_then(RequestId::from_client).unwrap_or_else(RequestId::generate);
     request.extensions_mut().insert(Id(id.clone()));
     let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = sign(next.run(request).instrument(span).await, &id);
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(HEADER, value);
     }

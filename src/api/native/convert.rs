@@ -64,7 +64,7 @@ fn prompt(fields: &mut Fields) -> Prompt {
     };
     let template_too = prompt.system.is_some() || prompt.template.is_some() || !prompt.context.is_empty();
     if prompt.raw && template_too {
-        fields.problem("raw", "no `system`, `template` or `context` beside it", &Value::Bool(true));
+        fields.problem("raw", "no `system`, `template` or `context` beside it", "true");
     }
     prompt
 }
@@ -81,7 +81,7 @@ fn images(value: &Value) -> Option<Vec<String>> {
 fn options(fields: &mut Fields) -> Options {
     let Some(map) = fields.object("options") else { return Options::default() };
     Options::parse(map).unwrap_or_else(|error| {
-        fields.problem(format!("options.{}", error.name), error.takes, &error.got);
+        fields.problem(format!("options.{}", error.name), error.takes, error.got);
         Options::default()
     })
 }

@@ -61,7 +61,7 @@ fn events(state: State, id: RequestId, mut starting: Starting, ended_as: Ended) 
     let heartbeat = state.config.heartbeat;
     stream! {
         let mut encoder = Encoder::new(id.as_str());
-        let mut problem = |problem: Problem, encoder: &mut Encoder| {
+        let problem = |problem: Problem, encoder: &mut Encoder| {
             ended_as.set(problem.status);
             Ok(encoder.event("error", &problem.of_request(&id)))
         };

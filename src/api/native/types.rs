@@ -12,6 +12,7 @@ use crate::gateway::NotApplied;
 
 /// What to generate. Fields that are not listed here travel to the backend.
 #[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
 #[schema(examples(json!({"prompt": "Why is the sky blue?", "stream": true})))]
 pub struct GenerateRequest {
     /// Which model answers. Left out: the configured default, or the only one there is.
@@ -115,6 +116,7 @@ pub struct About {
 
 /// A wish of the request that was understood but not fulfilled.
 #[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
 pub struct NotAppliedField {
     pub field: String,
     pub why: String,

@@ -76,7 +76,7 @@ impl Library {
     }
 
     fn join(&self, tags: Vec<Tag>, loaded: &[Resident]) -> Vec<ModelInfo> {
-        let loaded: HashSet<String> = loaded.iter().filter_map(|r| ModelName::parse(&r.name).ok()).map(|name| name.canonical()).collect();
+        let loaded: HashSet<String> = loaded.iter().filter_map(|r| ModelName::parse(&r.name).ok()).map(|name| name.canonical().to_owned()).collect();
         let details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
         tags.into_iter().filter_map(|tag| tag.info(&details, &loaded)).collect()
     }
@@ -141,7 +141,7 @@ impl Tag {
         let known = known.get(&self.digest).copied().unwrap_or_default();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(ModelInfo {
-            loaded: loaded.contains(&name.canonical()),
+            loaded: loaded.contains(name.canonical()),
             name,
             digest: said(Some(self.digest)),
             family: said(self.details.family),

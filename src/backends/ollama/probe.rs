@@ -67,8 +67,8 @@ impl Checks {
         let shift = request.extra.get("shift").cloned();
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let name = request.model.canonical();
-        if models.len() < MAX_REMEMBERED || models.contains_key(&name) {
-            let known = models.entry(name).or_default();
+        if models.len() < MAX_REMEMBERED || models.contains_key(name) {
+            let known = models.entry(name.to_owned()).or_default();
             (known.runner, known.shift) = (runner, shift);
         }
     }
@@ -133,7 +133,7 @@ impl Checks {
 }
 
 fn canonical(model: &Resident) -> String {
-    ModelName::parse(&model.name).map_or_else(|_| model.name.clone(), |name| name.canonical())
+    ModelName::parse(&model.name).map_or_else(|_| model.name.clone(), |name| name.canonical().to_owned())
 }
 
 async fn one_token(client: &Client, question: Bytes, config: &Config) -> Result<(), Error> {
