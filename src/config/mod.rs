@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "embedded")]
 use crate::backends::embedded;
-use crate::app::listener;
+use crate::api::listener;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
 use crate::{api, gateway, storage, usage};
