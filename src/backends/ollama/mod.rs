@@ -82,6 +82,14 @@ impl Ollama {
         Ok(Self { shared: Arc::new(Shared { name, config, client, library: Library::default(), checks: Checks::default(), pulse, health }) })
     }
 
+    /// Asks the server which version it is of.
+    ///
+    /// # Errors
+    /// When it cannot be reached or is no Ollama.
+    pub async fn version(&self) -> Result<String, super::Error> {
+        probe::version(&self.shared.client, &self.shared.config).await
+    }
+
     /// Checks the server for ever at the configured intervals; to be run as one supervised task, and ended by dropping it.
     pub async fn watch(self) {
         let config = &self.shared.config;
