@@ -7,6 +7,9 @@ use super::Finding;
 use crate::cli::client::Client;
 use crate::config::{Config, Variables};
 
+/// How long whoever holds the address may take to say what it is.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
 pub async fn look(config: &Config, variables: &Variables) -> Finding {
     let address = config.server.listen;
     if !address.ip().is_loopback() && !config.server.insecure_public_bind {
@@ -37,7 +40,8 @@ async fn taken(address: SocketAddr, variables: &Variables) -> Finding {
 /// Whether what answers there is a gateway of ours.
 async fn is_gateway(address: SocketAddr, variables: &Variables) -> bool {
     let Ok(client) = Client::new(Some(&format!("http://{address}")), variables) else { return false };
-    client.version().await.is_ok_and(|version| version["version"].is_string() && version["features"].is_array())
+    let version = tokio::time::timeout(PATIENCE, client.version()).await;
+    version.is_ok_and(|answer| answer.is_ok_and(|version| version["version"].is_string() && version["features"].is_array()))
 }
 
 #[cfg(test)]

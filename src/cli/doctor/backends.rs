@@ -46,7 +46,7 @@ async fn ollama(server: &crate::backends::ollama::Config, engine: bool) -> Vec<F
         Ok(version) => version,
         Err(error) => {
             let what = format!("{shown} does not answer: {error}");
-            let mend = "start it (`ollama serve`), or name the right address with --ollama URL";
+            let mend = "start it (`ollama serve`), name the right address with --ollama URL, or serve a file with --model FILE.gguf";
             return vec![if engine { Finding::warn("ollama", what, mend) } else { Finding::fail("ollama", what, mend) }];
         }
     };
