@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::{path::Path, time::Duration};
 
 /// Fewer compared exchanges than this fail the test.
-const AT_LEAST: usize = 195;
+const AT_LEAST: usize = 207;
 
 /// Recorded exchanges that are not modelled, by the beginning of their names.
 const NOT_MODELLED: &[(&str, &[&str], &str)] = &[
@@ -194,17 +194,35 @@ fn differences(exchange: &Exchange, reply: &raw::Reply) -> Vec<String> {
     }
     let lines = |chunks: &[String]| chunks.iter().all(|chunk| chunk.ends_with('\n') && chunk.lines().count() == 1).to_string();
     same("one line a chunk", lines(&wanted), lines(&got));
-    same("keys", shapes(&wanted).join("\n  "), shapes(&got).join("\n  "));
+    let mut keys = shapes(&wanted);
+    if exchange.record["note"].as_str().is_some_and(|note| note.contains("shortened")) {
+        keys.retain(|line| line != ".context[]: string");
+    }
+    same("keys", keys.join("\n  "), shapes(&got).join("\n  "));
     let (theirs, ours) = (exchange.last(), got.last().and_then(|chunk| serde_json::from_str(chunk).ok()).unwrap_or(Value::Null));
     for key in ["error", "done_reason", "done", "model", "version"] {
-        same(key, theirs[key].to_string(), ours[key].to_string());
+        same(key, without_counts(&theirs[key]), without_counts(&ours[key]));
     }
     found
+}
+
+/// The refusal of a long prompt says its tokens, of which the fake has other ones.
+fn without_counts(value: &Value) -> String {
+    let text = value.to_string();
+    if text.contains("exceed_context_size_error") { text.replace(|c: char| c.is_ascii_digit(), "") } else { text }
+}
+
+/// What was loaded when the record was made.
+async fn load_something(fake: &FakeOllama) {
+    let request = raw::request("POST", "/api/embed", &[], br#"{"model":"minilm","keep_alive":-1}"#);
+    let loaded = raw::exchange(fake.address(), &request, Duration::from_secs(60)).await.expect("connects");
+    assert_eq!(loaded.status, 200);
 }
 
 #[tokio::test]
 async fn the_fake_answers_as_the_recorded_server_did() {
     let fake = FakeOllama::spawn(Script::default()).await.expect("a free port");
+    load_something(&fake).await;
     let files = ["native-basics", "native-generate", "native-chat", "native-embed", "faults"];
     let exchanges: Vec<Exchange> = files.into_iter().flat_map(recorded).filter(Exchange::modelled).collect();
     let mut wrong = Vec::new();

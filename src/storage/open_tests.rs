@@ -166,3 +166,17 @@ async fn what_was_written_before_a_crash_is_there_after_it() {
     let storage = reopened(&crashed).await.expect("opened after the crash");
     assert_eq!(storage.usage().count().await.expect("counted"), 1);
 }
+
+#[tokio::test]
+async fn a_transaction_holds_the_write_lock_before_its_first_statement_and_readers_do_not_wait() {
+    let folder = folder();
+    let storage = reopened(&folder).await.expect("opened");
+    let transaction = storage.write("testing").await.expect("begun");
+    let path = storage.path();
+    let impatient = options(path, &Config { busy_timeout: Duration::ZERO, ..Config::default() });
+    let mut other = impatient.connect().await.expect("connected");
+    let refused = sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect_err("taken");
+    assert!(matches!(Error::from_sqlite(path, "testing", refused), Error::InUse { holder: None, .. }));
+    assert_eq!(storage.usage().count().await.expect("counted meanwhile"), 0);
+    drop(transaction);
+}

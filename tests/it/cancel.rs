@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arriero_bench::fake::record::Phase;
+use arriero_bench::fake::{Phase, Text};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,9 +26,9 @@ async fn leaves(prefill: Duration, slots: usize, phase: Phase) {
         }
         let wanted = u64::from(occupant.is_some()) + 1;
         let client = tokio::spawn(app.client.post(format!("{}/generate", app.url)).json(&long(stream)).send());
-        let reached = move |seen: &arriero_bench::fake::record::Seen| {
+        let reached = move |seen: &arriero_bench::fake::Seen| {
             let last = seen.on("/api/generate").last().map(|r| r.outcome);
-            seen.on("/api/generate").count() as u64 == wanted && last == Some(arriero_bench::fake::record::Outcome::Running(phase))
+            seen.on("/api/generate").count() as u64 == wanted && last == Some(arriero_bench::fake::Outcome::Running(phase))
         };
         fake.wait_for(reached).await.expect("the phase is reached");
         if phase == Phase::Streaming && stream {
@@ -103,7 +103,8 @@ async fn a_stream_without_tokens_beats() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_given_up() {
-    let fake = fake(|_| {}).await;
+    // More than the sockets between can hold.
+    let fake = fake(|s| s.text = Text::Given(vec!["x".repeat(64 << 10); 2_000])).await;
     let app = TestApp::with(&[&fake], |c| c.server.write_stall_timeout = Duration::from_millis(300)).await;
     let mut socket = tokio::net::TcpStream::connect(app.address).await.expect("connects");
     let body = json!({"model": "gemma3:270m", "prompt": "x", "stream": true, "options": {"num_predict": 1_000_000_000}}).to_string();

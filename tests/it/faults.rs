@@ -93,8 +93,8 @@ async fn a_connection_that_closes_before_the_answer_is_a_502() {
 #[tokio::test]
 async fn ends_in_the_middle_are_errors() {
     for tokens in [1, 5] {
-        midway(Midway::Close, tokens, "protocol").await;
-        midway(Midway::Reset, tokens, "protocol").await;
+        midway(Midway::Close, tokens, "failed").await;
+        midway(Midway::Reset, tokens, "failed").await;
         midway(Midway::EndWithoutDone, tokens, "protocol").await;
     }
 }

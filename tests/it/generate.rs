@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arriero::domain::id::ModelName;
 use arriero_bench::fake::{Model, Script};
 use serde_json::{Value, json};
 
@@ -91,7 +92,7 @@ async fn a_missing_model_is_the_default_or_the_only_one() {
     assert_eq!((status, &problem["code"]), (422, &json!("model_missing")));
     assert!(problem["known"].as_array().expect("a list").contains(&json!("gemma3:270m")));
 
-    let app = TestApp::with(&[&several], |c| c.generation.default_model = Some("q8".parse().expect("a name"))).await;
+    let app = TestApp::with(&[&several], |c| c.generation.default_model = Some(ModelName::parse("q8").expect("a name"))).await;
     let (status, answer) = app.ask(json!({"prompt": "x", "options": {"num_predict": 1}})).await;
     assert_eq!((status, &answer["model"]), (200, &json!("q8")));
 }

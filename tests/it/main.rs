@@ -1,3 +1,12 @@
-//! One binary with every integration test: one link, and tests that share their doubles.
+//! One binary for all integration tests: they share one build and nothing else.
 
 mod architecture;
+mod cancel;
+mod faults;
+mod generate;
+mod input;
+mod ops;
+mod shutdown;
+mod sockets;
+mod support;
+mod text;

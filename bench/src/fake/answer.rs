@@ -23,7 +23,7 @@ impl Default for Text {
 
 const WORDS: [&str; 32] = [
     " the", " mule", " driver", " of", " a", " caravan", " walks", " over", " dry", " hills", " and", " counts", " each", " load", " at",
-    " dawn", " with", " care", ".", " then", " they", " rest", " near", " old", " wells", " where", " water", " is", " cold", " but", " sweet",
+    " dawn", " with", " care", " so", " then", " they", " rest", " near", " old", " wells", " where", " water", " is", " cold", " but", " sweet",
     ",",
 ];
 
@@ -64,7 +64,11 @@ impl Text {
     }
 }
 
+/// A sentence has twelve words.
 fn word(seed: u64, number: usize) -> &'static str {
+    if number % 12 == 11 {
+        return ".";
+    }
     WORDS[usize::try_from(mix(seed.wrapping_add(number as u64)) % 32).unwrap_or(0)]
 }
 

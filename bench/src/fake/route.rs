@@ -45,13 +45,13 @@ fn guarded(request: &Request) -> Option<Reply> {
         return Some(Reply::empty(403));
     }
     let origin = request.header("origin");
-    if !origin.is_none_or(origin_allowed) {
-        return Some(Reply::empty(403));
+    let preflighted = request.method == "OPTIONS" && origin.is_some();
+    let refused = || if preflighted { Reply::empty(403).with("Allow", methods(&request.path).join(", ")) } else { Reply::empty(403) };
+    match origin {
+        Some(origin) if !origin_allowed(origin) => Some(refused()),
+        Some(origin) if preflighted => Some(preflight(origin).with("Allow", methods(&request.path).join(", "))),
+        _ => misplaced(&request.method, &request.path),
     }
-    if let (true, Some(origin)) = (request.method == "OPTIONS", origin) {
-        return Some(preflight(origin));
-    }
-    misplaced(&request.method, &request.path)
 }
 
 fn preflight(origin: &str) -> Reply {
@@ -62,14 +62,18 @@ fn preflight(origin: &str) -> Reply {
         .with("Access-Control-Max-Age", "43200")
 }
 
-/// Wrong method, trailing slash, unknown path.
-fn misplaced(method: &str, path: &str) -> Option<Reply> {
-    let allowed: &[&str] = match path {
+fn methods(path: &str) -> &'static [&'static str] {
+    match path {
         "/api/ps" | "/api/status" => &["GET"],
         _ if GET.contains(&path) => &["HEAD", "GET"],
         _ if POST.contains(&path) => &["POST"],
         _ => &[],
-    };
+    }
+}
+
+/// Wrong method, trailing slash, unknown path.
+fn misplaced(method: &str, path: &str) -> Option<Reply> {
+    let allowed = methods(path);
     if allowed.contains(&method) {
         return None;
     }

@@ -113,7 +113,8 @@ fn scheme(text: &str) -> Result<(bool, &str), &'static str> {
 
 /// Host and port, the latter always present.
 fn authority(place: &str, tls: bool) -> Result<Authority, &'static str> {
-    let after_host = if place.starts_with('[') { place.find(']').ok_or("its [ has no ]")? + 1 } else { place.find(':').unwrap_or(place.len()) };
+    let after_host =
+        if place.starts_with('[') { place.find(']').ok_or("its [ has no ]")? + 1 } else { place.find(':').unwrap_or(place.len()) };
     let (host, port) = place.split_at(after_host);
     let port = match port.strip_prefix(':') {
         None if port.is_empty() && tls => DEFAULT_HTTPS_PORT,
@@ -210,9 +211,33 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused_with_advice() {
         for text in [
-            "", "http://", "://x", "ftp://box", "unix:///run/ollama", "http://:11434", "box:", "box:0", "box:65536", "box:+1", "box:a",
-            "::1:11434", "[::1", "[::1]x", "[box]:1", "a b", "bo\u{fc}x", "http://box/?q", "http://box/#f", "http://box//x", "http://box/../x",
-            "http://box:11434/api", "http://box/v1", "http://box/api/generate", "http://user@box", "http://a%zz:b@box", "http://box\r\nx: y",
+            "",
+            "http://",
+            "://x",
+            "ftp://box",
+            "unix:///run/ollama",
+            "http://:11434",
+            "box:",
+            "box:0",
+            "box:65536",
+            "box:+1",
+            "box:a",
+            "::1:11434",
+            "[::1",
+            "[::1]x",
+            "[box]:1",
+            "a b",
+            "bo\u{fc}x",
+            "http://box/?q",
+            "http://box/#f",
+            "http://box//x",
+            "http://box/../x",
+            "http://box:11434/api",
+            "http://box/v1",
+            "http://box/api/generate",
+            "http://user@box",
+            "http://a%zz:b@box",
+            "http://box\r\nx: y",
         ] {
             let error = Address::parse(text).expect_err(text).to_string();
             assert!(error.contains("http://127.0.0.1:11434"), "{error}");
@@ -225,7 +250,7 @@ mod tests {
         let header = address.authorization().expect("credentials");
         assert_eq!(header.to_str().expect("ascii"), "Basic dXNlcjpwQHNzOndvcmQ=");
         for shown in [address.to_string(), format!("{address:?}"), format!("{header:?}"), address.uri("/").expect("a uri").to_string()] {
-            assert!(!shown.contains("ss") && !shown.contains("dXNl"), "{shown}");
+            assert!(!shown.contains("word") && !shown.contains("dXNl"), "{shown}");
         }
         for wrong in ["ftp://user:s3cret@box", "user:s3cret@box:0", "http://user:s3/cret@box", "http://user:s3?cret@box/x"] {
             let error = Address::parse(wrong).expect_err(wrong);

@@ -49,7 +49,7 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(config.connect_timeout));
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         let tls = tls::client_config(&address, config.ca_file.as_deref())?;
         let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
         let http = legacy::Client::builder(TokioExecutor::new())
@@ -89,8 +89,9 @@ impl Client {
             collect(response.into_body(), METADATA_BYTES).await
         });
         let bytes = answer.await.map_err(|_| Error::Stalled { stage: "waiting for a short answer", silent: patience })??;
-        serde_json::from_slice(&bytes)
-            .map_err(|_| Error::Protocol { message: format!("{path} is answered with {}: is this an Ollama server?", refusal::excerpt(&bytes)) })
+        serde_json::from_slice(&bytes).map_err(|_| Error::Protocol {
+            message: format!("{path} is answered with {}: is this an Ollama server?", refusal::excerpt(&bytes)),
+        })
     }
 
     fn request(&self, method: Method, path: &str, accept: HeaderValue, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, Error> {
@@ -130,12 +131,19 @@ pub async fn refused(response: Response<Incoming>, model: &str) -> Error {
     refusal::from_answer(head.status, &head.headers, &told, model)
 }
 
-async fn collect(body: Incoming, max_bytes: usize) -> Result<Bytes, Error> {
+/// The whole body.
+///
+/// # Errors
+/// A broken connection, or more than `max_bytes`.
+pub async fn collect(body: Incoming, max_bytes: usize) -> Result<Bytes, Error> {
     let mut bytes = BytesMut::new();
     match gather(body, &mut bytes, max_bytes).await {
         Ok(true) => Ok(bytes.freeze()),
         Ok(false) => Err(Error::Protocol { message: format!("an answer has more than {max_bytes} bytes") }),
-        Err(error) => Err(Error::Failed { status: None, message: format!("the connection broke in the middle of an answer ({})", connect::root(&error)) }),
+        Err(error) => Err(Error::Failed {
+            status: None,
+            message: format!("the connection broke in the middle of an answer ({})", connect::root(&error)),
+        }),
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
     pub max_line_bytes: usize,
     /// Most connections kept open for later use.
     pub pool_max_idle: usize,
-    /// How long they are kept.
+    /// How long they are kept. Longer than what stands before the server keeps them, and a request may meet a connection that is just closing.
     #[serde(with = "crate::domain::span")]
     pub pool_idle_timeout: Duration,
 }
@@ -64,7 +64,7 @@ impl Default for Config {
             deep_probe_timeout: Duration::from_secs(30),
             max_line_bytes: 8 * 1024 * 1024,
             pool_max_idle: 256,
-            pool_idle_timeout: Duration::from_secs(90),
+            pool_idle_timeout: Duration::from_secs(50),
         }
     }
 }

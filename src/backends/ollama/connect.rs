@@ -59,7 +59,9 @@ pub fn explain(error: &(dyn StdError + 'static), address: &Address, patience: Du
     }
     match chain(error).find_map(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => format!("{place} refuses connections: is Ollama running there?"),
-        Some(io::ErrorKind::TimedOut) => format!("no connection to {place} within {patience:?}: is the address right, and nothing in between?"),
+        Some(io::ErrorKind::TimedOut) => {
+            format!("no connection to {place} within {patience:?}: is the address right, and nothing in between?")
+        }
         _ => format!("no connection to {place} ({})", root(error)),
     }
 }
@@ -74,9 +76,9 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |&e| e.source())
 }
 
-/// TLS errors travel inside I/O errors, whose `source` leaves them out.
+/// TLS errors travel inside I/O errors, even two of them, whose `source` leaves out what they hold.
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref().or_else(|| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
+    error.downcast_ref().or_else(|| tls_error(error.downcast_ref::<io::Error>()?.get_ref()?))
 }
 
 fn tls_hint(error: &rustls::Error) -> &'static str {

@@ -171,7 +171,11 @@ impl Shown {
 }
 
 /// `268.10M` as a number.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of weights, checked to be positive and far below 2^63")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of weights, checked to be positive and far below 2^63"
+)]
 fn parameters(text: &str) -> Option<u64> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -184,7 +188,7 @@ fn parameters(text: &str) -> Option<u64> {
         _ => return None,
     };
     let count = number.parse::<f64>().ok()? * scale;
-    (count >= 1.0 && count < 1e18).then(|| count.round() as u64)
+    (1.0..1e18).contains(&count).then(|| count.round() as u64)
 }
 
 #[cfg(test)]
@@ -193,7 +197,9 @@ mod tests {
 
     #[test]
     fn sizes_in_words_become_numbers() {
-        for (text, count) in [("268.10M", Some(268_100_000)), ("7.6B", Some(7_600_000_000)), ("1T", Some(1_000_000_000_000)), ("512", Some(512))] {
+        for (text, count) in
+            [("268.10M", Some(268_100_000)), ("7.6B", Some(7_600_000_000)), ("1T", Some(1_000_000_000_000)), ("512", Some(512))]
+        {
             assert_eq!(parameters(text), count, "{text}");
         }
         for text in ["", "8x7B", "M", "-1B", "NaN", "infB", "7.6 B"] {

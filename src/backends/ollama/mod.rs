@@ -79,7 +79,9 @@ impl Ollama {
         let client = Client::new(&config, address)?;
         let pulse = Arc::new(Pulse::new());
         let health = Mutex::new(Health::Unknown);
-        Ok(Self { shared: Arc::new(Shared { name, config, client, library: Library::default(), checks: Checks::default(), pulse, health }) })
+        Ok(Self {
+            shared: Arc::new(Shared { name, config, client, library: Library::default(), checks: Checks::default(), pulse, health }),
+        })
     }
 
     /// Asks the server which version it is of.
@@ -95,7 +97,7 @@ impl Ollama {
         let config = &self.shared.config;
         let mut ticks = interval(config.probe_interval.max(std::time::Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next_deep = Instant::now();
+        let mut next_deep = Instant::now() + config.deep_probe_interval;
         loop {
             ticks.tick().await;
             let deep = Instant::now() >= next_deep;
@@ -162,7 +164,9 @@ impl Backend for Ollama {
 fn expect_ollama(headers: &HeaderMap) -> Result<(), super::Error> {
     let text = |name| headers.get(name).map(HeaderValue::as_bytes);
     let form = text(CONTENT_TYPE).map(<[u8]>::to_ascii_lowercase);
-    let known = |form: &[u8]| [&b"application/x-ndjson"[..], b"application/json", b"application/ndjson", b"application/jsonl"].iter().any(|f| form.starts_with(f));
+    let known = |form: &[u8]| {
+        [&b"application/x-ndjson"[..], b"application/json", b"application/ndjson", b"application/jsonl"].iter().any(|f| form.starts_with(f))
+    };
     let message = if let Some(form) = form.filter(|form| !known(form)) {
         format!("the answer is {}, not JSON lines: is the backend's url that of an Ollama server?", refusal::excerpt(&form))
     } else if let Some(coding) = text(CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case(b"identity")) {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -86,12 +85,11 @@ impl Checks {
         let resident = library::resident(client, config.probe_timeout.max(Duration::from_secs(10))).await?;
         self.forget_all_but(&resident);
         for model in resident.iter().filter(|model| self.is_due(model, Timestamp::now())).take(MAX_ASKED) {
-            match timeout(config.deep_probe_timeout, one_token(client, self.question(model), config)).await {
-                Ok(Ok(()) | Err(Error::Refused { .. } | Error::ModelNotFound { .. } | Error::Overloaded { .. })) => {}
-                Ok(Err(error)) => return Err(error),
+            match one_token(client, self.question(model), config.deep_probe_timeout, config.max_line_bytes).await {
+                Ok(()) | Err(Error::Refused { .. } | Error::ModelNotFound { .. } | Error::Overloaded { .. }) => {}
                 // Others may have kept the model busy; then their answers were seen.
-                Err(_) if pulse.within(config.deep_probe_timeout) => {}
-                Err(_) => return Err(Error::Stalled { stage: "generating one token for a check", silent: config.deep_probe_timeout }),
+                Err(Error::Stalled { .. }) if pulse.within(config.deep_probe_timeout) => {}
+                Err(error) => return Err(error),
             }
         }
         if let Ok(after) = library::resident(client, config.probe_timeout).await {
@@ -140,14 +138,19 @@ fn canonical(model: &Resident) -> String {
     ModelName::parse(&model.name).map_or_else(|_| model.name.clone(), |name| name.canonical().to_owned())
 }
 
-async fn one_token(client: &Client, question: Bytes, config: &Config) -> Result<(), Error> {
-    let response = client.generate(question, &RequestId::generate(), config.deep_probe_timeout).await?;
-    if response.status() != StatusCode::OK {
-        return Err(client::refused(response, "").await);
+async fn one_token(client: &Client, question: Bytes, patience: Duration, max_bytes: usize) -> Result<(), Error> {
+    let answer = timeout(patience, async {
+        let response = client.generate(question, &RequestId::generate(), patience).await?;
+        if response.status() != StatusCode::OK {
+            return Err(client::refused(response, "").await);
+        }
+        let answer = client::collect(response.into_body(), max_bytes).await?;
+        super::wire::read(&answer).map(|_| ())
+    });
+    match answer.await {
+        Err(_) | Ok(Err(Error::Stalled { .. })) => Err(Error::Stalled { stage: "generating one token for a check", silent: patience }),
+        Ok(outcome) => outcome,
     }
-    let broken = |_| Error::Failed { status: None, message: "the connection broke while it answered a check".to_owned() };
-    let answer = http_body_util::Limited::new(response.into_body(), config.max_line_bytes).collect().await.map_err(broken)?;
-    super::wire::read(&answer.to_bytes()).map(|_| ())
 }
 
 #[cfg(test)]
@@ -179,12 +182,8 @@ mod tests {
         let body: Value = serde_json::from_slice(&checks.question(&model("a:latest", ""))).expect("json");
         assert_eq!(body["options"], json!({"num_ctx": 8192, "num_predict": 1}));
         let mut request = super::super::tests::request("a", "x");
-        request.options = crate::domain::options::Options {
-            num_thread: Some(2),
-            temperature: Some(0.5),
-            num_ctx: Some(9999),
-            ..Default::default()
-        };
+        request.options =
+            crate::domain::options::Options { num_thread: Some(2), temperature: Some(0.5), num_ctx: Some(9999), ..Default::default() };
         request.extra.insert("shift".to_owned(), false.into());
         checks.note(&request);
         let body: Value = serde_json::from_slice(&checks.question(&model("a:latest", ""))).expect("json");

@@ -106,7 +106,9 @@ fn is_model_missing(message: &str) -> bool {
 /// Texts under which Ollama answers 500 for what is wrong in the request. Taken for failures of the server, they would let one
 /// client take a healthy backend out of service.
 fn is_clients_fault(message: &str) -> bool {
-    (message.starts_with("option \"") && message.contains("must be of")) || message.starts_with("invalid format: ") || message.starts_with("template: ")
+    (message.starts_with("option \"") && message.contains("must be of"))
+        || message.starts_with("invalid format: ")
+        || message.starts_with("template: ")
 }
 
 /// An answer that Ollama does not give: something else listens there, or stands in between.
@@ -118,12 +120,19 @@ fn foreign(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
             let message = format!("it answered {code}: {told}");
             return Error::Overloaded { message, retry_after: retry_after(headers) };
         }
-        413 => return Error::Refused { status: code, message: "the request is larger than what stands before the backend lets through".to_owned() },
+        413 => {
+            return Error::Refused {
+                status: code,
+                message: "the request is larger than what stands before the backend lets through".to_owned(),
+            };
+        }
         300..=399 => {
             let target = headers.get(LOCATION).map_or_else(|| "nowhere".to_owned(), |to| excerpt(to.as_bytes()));
             format!("it redirects to {target}, which is not followed: set the backend's url to where the server really is")
         }
-        401 | 407 => format!("it wants other credentials than it was given ({code}): write them into the backend's url as user:password@host"),
+        401 | 407 => {
+            format!("it wants other credentials than it was given ({code}): write them into the backend's url as user:password@host")
+        }
         403 => format!("it forbids access (403): {told}; an Ollama bound to a local address also answers this to a foreign host name"),
         404 | 405 => format!("it has no /api/generate there ({code}): is the backend's url that of an Ollama server?"),
         400 => format!("it answered 400 and not as Ollama does: {told}; is it http instead of https, or another server?"),
@@ -146,4 +155,55 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn date(value: &HeaderValue) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(value.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn excerpts_are_short_and_harmless() {
+        assert_eq!(excerpt(b""), "nothing");
+        assert_eq!(excerpt(b" a\x1b[31m\xffb\n"), "`a [31m\u{fffd}b`");
+        assert_eq!(excerpt("\u{1f999}".repeat(200).as_bytes()).chars().count(), MAX_EXCERPT + 3);
+    }
+
+    #[test]
+    fn an_error_wrapped_without_end_ends() {
+        let mut text = "deep".to_owned();
+        for _ in 0..10 {
+            text = serde_json::json!({"error": text}).to_string();
+        }
+        let error = from_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), text.as_bytes(), "m");
+        assert!(matches!(error, Error::Refused { status: 400, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn faults_of_the_request_are_not_the_servers() {
+        let told = |text: &str| {
+            let body = serde_json::json!({"error": text}).to_string();
+            from_answer(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new(), body.as_bytes(), "m")
+        };
+        for text in ["option \"stop\" must be of type array", "invalid format: \"5\"; expected \"json\"", "template: :1: unclosed action"] {
+            assert!(matches!(told(text), Error::Refused { status: 500, .. }), "{text}");
+        }
+        assert!(matches!(told("model runner has unexpectedly stopped"), Error::Failed { status: Some(500), .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn every_answer_is_some_error(
+            status in 100u16..1000,
+            body in proptest::collection::vec(any::<u8>(), 0..300),
+            retry in "[ -~]{0,40}",
+        ) {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_str(&retry).expect("printable"));
+            let status = StatusCode::from_u16(status).expect("in range");
+            let error = from_answer(status, &headers, &body, "m");
+            prop_assert!(error.to_string().len() < 3000);
+            prop_assert!(!error.to_string().contains(char::is_control));
+        }
+    }
 }

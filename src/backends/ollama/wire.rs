@@ -32,7 +32,19 @@ struct Asked<'a>(&'a Request);
 
 /// Every field that [`Asked`] may write.
 const KNOWN: [&str; 14] = [
-    "model", "prompt", "stream", "suffix", "system", "template", "context", "images", "raw", "format", "options", "think", "keep_alive",
+    "model",
+    "prompt",
+    "stream",
+    "suffix",
+    "system",
+    "template",
+    "context",
+    "images",
+    "raw",
+    "format",
+    "options",
+    "think",
+    "keep_alive",
     "truncate",
 ];
 
@@ -208,4 +220,59 @@ fn whole(value: &RawValue) -> Option<u64> {
 
 fn nanoseconds(value: &RawValue) -> Option<Duration> {
     whole(value).map(Duration::from_nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn said(line: &Value) -> Said {
+        read(line.to_string().as_bytes()).expect("a line of an answer")
+    }
+
+    #[test]
+    fn thinking_and_unknown_fields_travel() {
+        let line = json!({"model": "m", "response": "", "thinking": "hm", "done": false, "logprobs": [{"token": "a"}], "new": null});
+        let delta = said(&line).delta.expect("a piece");
+        assert_eq!((delta.text.as_str(), delta.thinking.as_str()), ("", "hm"));
+        assert_eq!(Value::Object(delta.extra), json!({"logprobs": [{"token": "a"}], "new": null}));
+    }
+
+    #[test]
+    fn a_final_object_of_another_version_is_still_final() {
+        let said = said(&json!({"done": true, "prompt_eval_cached_count": 3, "eval_count": -1, "context": [1, "x"], "total_duration": 7}));
+        let finish = said.finish.expect("the end");
+        assert_eq!((said.delta, finish.reason, finish.timing.total), (None, FinishReason::Stop, Some(Duration::from_nanos(7))));
+        assert_eq!(finish.usage, Usage::default());
+        assert_eq!(Value::Object(finish.extra), json!({"prompt_eval_cached_count": 3, "eval_count": -1, "context": [1, "x"]}));
+    }
+
+    #[test]
+    fn nulls_are_absent() {
+        let delta = said(&json!({"response": null, "thinking": null, "done": null, "error": null, "done_reason": null})).delta;
+        assert_eq!(delta, Some(Delta::default()));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let deep = format!("{{\"response\":\"\",\"x\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+        assert!(matches!(read(deep.as_bytes()), Err(Error::Protocol { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused_in_few_words(line in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            if let Err(error) = read(&line) {
+                prop_assert!(error.to_string().len() < 1000);
+            }
+        }
+
+        #[test]
+        fn text_comes_out_as_it_went_in(text in ".*") {
+            let delta = said(&json!({"response": text, "done": false})).delta.expect("a piece");
+            prop_assert_eq!(delta.text, text);
+        }
+    }
 }

@@ -60,7 +60,6 @@ impl Sensors {
 
     /// Reads this process only, for the metrics.
     #[must_use]
-    #[expect(clippy::unused_self, reason = "all readings are asked for in the same way")]
     pub fn process(&self) -> Option<Process> {
         process::read()
     }
