@@ -39,6 +39,9 @@ pub enum Command {
     Version,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
+    /// Print the folder for the demo model if `serve` with these flags needs it and it is missing.
+    #[command(hide = true)]
+    DemoModelFolder(Serve),
     /// Measure the embedded engine on a model file.
     #[cfg(feature = "embedded")]
     #[command(hide = true)]
@@ -69,10 +72,10 @@ pub struct Settings {
     /// Ollama server to use; may be repeated [env: ARRIERO_OLLAMA, comma separated] [default: http://127.0.0.1:11434].
     #[arg(long, value_name = "URL")]
     pub ollama: Vec<String>,
-    /// GGUF file to serve with the embedded engine [env: ARRIERO_MODEL].
+    /// GGUF file to serve with the embedded engine; may be repeated [env: ARRIERO_MODEL, comma separated].
     #[cfg(feature = "embedded")]
     #[arg(long, value_name = "FILE")]
-    pub model: Option<String>,
+    pub model: Vec<String>,
     /// GGUF file to serve when no Ollama answers and no --model is given.
     #[cfg(feature = "embedded")]
     #[arg(long, value_name = "FILE", hide = true)]
@@ -86,15 +89,16 @@ impl Settings {
         let plain = |flag, key, text: &Option<String>| {
             text.clone().map(|text| Override { flag, key, form: Form::Plain, texts: vec![text] })
         };
+        let list = |flag, key, form, texts: &Vec<String>| {
+            (!texts.is_empty()).then(|| Override { flag, key, form, texts: texts.clone() })
+        };
         let mut given = vec![plain("--listen", "server.listen", &self.listen), plain("--data-dir", "data_dir", &self.data_dir)];
         if self.insecure_public_bind {
             given.push(plain("--insecure-public-bind", "server.insecure_public_bind", &Some("true".to_owned())));
         }
         #[cfg(feature = "embedded")]
-        given.extend([plain("--model", "embedded.model", &self.model), plain("--demo-model", "demo_model", &self.demo_model)]);
-        if !self.ollama.is_empty() {
-            given.push(Some(Override { flag: "--ollama", key: "ollama", form: Form::Tables("url"), texts: self.ollama.clone() }));
-        }
+        given.extend([list("--model", "embedded.models", Form::List, &self.model), plain("--demo-model", "demo_model", &self.demo_model)]);
+        given.push(list("--ollama", "ollama", Form::Tables("url"), &self.ollama));
         given.into_iter().flatten().collect()
     }
 }

@@ -88,6 +88,16 @@ impl Client {
         response.json().await.map_err(|error| self.unintelligible(&error))
     }
 
+    /// What the gateway says it is.
+    ///
+    /// # Errors
+    /// When it cannot be reached or does not say.
+    pub async fn version(&self) -> Result<Value, Failure> {
+        let response = self.http.get(format!("{}/version", self.base)).timeout(SHORT_TIMEOUT).send().await;
+        let response = self.accepted(response).await?;
+        response.json().await.map_err(|error| self.unintelligible(&error))
+    }
+
     /// Whether the gateway is alive.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod asking;
 mod bench_engine;
 mod chat;
 mod client;
+mod demo_model;
 mod doctor;
 pub mod exit;
 mod generate;
@@ -50,6 +51,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Models(args) => wait(models::run(args, variables)),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),
         Command::Config(args) => inspect::run(&args, variables),
+        Command::DemoModelFolder(args) => wait(demo_model::run(&args, variables)),
         Command::Openapi => version::openapi(),
         Command::Health(args) => wait(async {
             client::Client::new(args.target.url.as_deref(), variables)?.live().await?;

@@ -70,7 +70,7 @@ fn model_files_are_named_by_flags() {
         panic!("serve is a command");
     };
     let keys: Vec<&str> = serve.settings.overrides().iter().map(|given| given.key).collect();
-    assert_eq!(keys, ["embedded.model", "demo_model"]);
+    assert_eq!(keys, ["embedded.models", "demo_model"]);
 }
 
 #[test]

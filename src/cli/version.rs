@@ -24,6 +24,6 @@ fn features() -> String {
 /// # Errors
 /// When it cannot be written.
 pub fn openapi() -> Result<Exit, Failure> {
-    terminal::print("{}")?;
+    terminal::print(&crate::api::document())?;
     Ok(Exit::Ok)
 }

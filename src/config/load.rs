@@ -37,7 +37,11 @@ impl Override {
         let origin = Origin::Flag(self.flag);
         match self.form {
             Form::Tables(key) => variables::tables(key, self.texts.iter().map(String::as_str), &origin),
-            Form::Plain => Node { origin, value: Value::Raw(self.texts.join(",")) },
+            Form::List => {
+                let item = |text: &String| Node { origin: origin.clone(), value: Value::Raw(text.clone()) };
+                Node { value: Value::List(self.texts.iter().map(item).collect()), origin }
+            }
+            Form::Plain => Node { origin, value: Value::Raw(self.texts.concat()) },
         }
     }
 }

@@ -36,13 +36,14 @@ pub use variables::{Form, Short, Variables};
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Where the demo model lies in the data folder; `make run` puts it there.
-const DEMO_MODEL: &str = "models/gemma-3-270m-q4_k_m.gguf";
+const DEMO_MODEL_FOLDER: &str = "models";
+pub const DEMO_MODEL_FILE: &str = "gemma-3-270m-q4_k_m.gguf";
 
 /// Variables with short names.
 pub const SHORTS: &[Short] = &[
     Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
     Short { variable: "ARRIERO_OLLAMA", key: "ollama", form: Form::Tables("url") },
-    Short { variable: "ARRIERO_MODEL", key: "embedded.models", form: Form::Plain },
+    Short { variable: "ARRIERO_MODEL", key: "embedded.models", form: Form::List },
     Short { variable: "ARRIERO_LOG", key: "log.level", form: Form::Plain },
 ];
 
@@ -99,8 +100,11 @@ impl Check for Config {
     fn check(&self) -> Vec<(Path, String)> {
         let mut wrong = Vec::new();
         for (n, server) in self.ollama.iter().enumerate() {
+            let path = Path::dotted("ollama").join(Step::Index(n)).join(Step::Key("url".to_owned()));
+            if let Err(error) = server.check() {
+                wrong.push((path.clone(), format!("is not accepted: {error}")));
+            }
             if self.ollama[..n].iter().any(|earlier| earlier.url == server.url) {
-                let path = Path::dotted("ollama").join(Step::Index(n)).join(Step::Key("url".to_owned()));
                 wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
             }
         }
@@ -126,7 +130,7 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
         loaded.note("data_dir", &folder.to_string_lossy(), origin);
     }
     if loaded.config.demo_model.as_os_str().is_empty() {
-        loaded.config.demo_model = folder.join(DEMO_MODEL);
+        loaded.config.demo_model = folder.join(DEMO_MODEL_FOLDER).join(DEMO_MODEL_FILE);
         loaded.note("demo_model", &loaded.config.demo_model.to_string_lossy().into_owned(), Origin::Machine("the data folder"));
     }
     loaded.config.data_dir = folder;

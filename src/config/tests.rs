@@ -114,7 +114,7 @@ fn every_short_variable_sets_a_key_that_exists() {
     keys(&serde_json::to_value(Config::default()).expect("plain data"), "", &mut known);
     for short in SHORTS {
         let key = match short.form {
-            Form::Plain => short.key.to_owned(),
+            Form::Plain | Form::List => short.key.to_owned(),
             Form::Tables(key) => format!("{}.{key}", short.key),
         };
         assert!(known.contains(&key), "{} sets {key}", short.variable);

@@ -39,6 +39,13 @@ impl Variables {
         variables
     }
 
+    /// Only what says where things are on this machine, nothing of ours.
+    #[must_use]
+    pub fn machine_only(&self) -> Self {
+        let values = self.values.iter().filter(|(name, _)| !name.starts_with(PREFIX));
+        Self { values: values.map(|(name, value)| (name.clone(), value.clone())).collect(), unreadable: Vec::new() }
+    }
+
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
@@ -66,6 +73,8 @@ pub struct Short {
 pub enum Form {
     /// The text is the value.
     Plain,
+    /// A list: each piece between commas is one item.
+    List,
     /// A list of tables: each piece between commas sets this key of one table.
     Tables(&'static str),
 }
@@ -77,7 +86,8 @@ impl Form {
         match self {
             Self::Tables(_) if text.trim_start().starts_with('[') => file::value(text, origin),
             Self::Tables(key) => Ok(tables(key, pieces(text), origin)),
-            Self::Plain => Ok(Node { origin: origin.clone(), value: Value::Raw(text.to_owned()) }),
+            // Read as a list by the type that asks for one.
+            Self::Plain | Self::List => Ok(Node { origin: origin.clone(), value: Value::Raw(text.to_owned()) }),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::address::hide_credentials;
+use super::address::{Address, AddressError, hide_credentials};
 
 /// One Ollama server. Shown (by `Debug` and when serialised) without the credentials its url may hold.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,16 @@ impl Default for Config {
             pool_max_idle: 256,
             pool_idle_timeout: Duration::from_secs(50),
         }
+    }
+}
+
+impl Config {
+    /// Whether the url is an address.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(&self) -> Result<(), AddressError> {
+        Address::parse(&self.url).map(drop)
     }
 }
 

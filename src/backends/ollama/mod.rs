@@ -84,6 +84,14 @@ impl Ollama {
         })
     }
 
+    /// Asks the server which version it is of.
+    ///
+    /// # Errors
+    /// When it cannot be reached or is no Ollama.
+    pub async fn version(&self) -> Result<String, super::Error> {
+        probe::version(&self.shared.client, &self.shared.config).await
+    }
+
     /// Checks the server for ever at the configured intervals; to be run as one supervised task, and ended by dropping it.
     pub async fn watch(self) {
         let config = &self.shared.config;

@@ -49,13 +49,17 @@ struct Remembered {
 
 #[derive(Deserialize)]
 struct Version {
-    #[serde(rename = "version")]
-    _version: String,
+    version: String,
+}
+
+/// Which version the server is of.
+pub async fn version(client: &Client, config: &Config) -> Result<String, Error> {
+    client.json::<Version>(Method::GET, "/api/version", None, config.probe_timeout).await.map(|answer| answer.version)
 }
 
 /// Whether the server answers.
 pub async fn shallow(client: &Client, config: &Config) -> Result<(), Error> {
-    client.json::<Version>(Method::GET, "/api/version", None, config.probe_timeout).await.map(|_| ())
+    version(client, config).await.map(drop)
 }
 
 impl Checks {
