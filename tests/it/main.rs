@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cancel;
+mod docs;
 mod faults;
 mod generate;
 mod input;
