@@ -17,6 +17,10 @@ pub mod measure;
 pub mod memory;
 mod ops;
 mod rope;
+<<<<<<< HEAD
+=======
+pub mod template;
+>>>>>>> text
 pub mod tokenizer;
 mod weights;
 
@@ -168,7 +172,14 @@ enum Wanted {
     Every,
 }
 
-fn run<O: ops::Ops>(decoder: &Decoder<O>, config: &Config, tokens: &[u32], start: usize, stores: &mut [O::Store], wanted: Wanted) -> Result<Vec<f32>> {
+fn run<O: ops::Ops>(
+    decoder: &Decoder<O>,
+    config: &Config,
+    tokens: &[u32],
+    start: usize,
+    stores: &mut [O::Store],
+    wanted: Wanted,
+) -> Result<Vec<f32>> {
     let x = decoder.hidden(config, tokens, start, stores)?;
     match wanted {
         Wanted::Nothing => Ok(Vec::new()),
