@@ -79,6 +79,8 @@ kinds! {
     TQ2_0 = 35, "TQ2_0", 256, 66;
     MXFP4 = 39, "MXFP4", 32, 17;
     NVFP4 = 40, "NVFP4", 64, 36;
+    Q1_0 = 41, "Q1_0", 128, 18;
+    Q2_0 = 42, "Q2_0", 64, 18;
 }
 
 impl TensorKind {
@@ -137,6 +139,8 @@ pub(super) fn file_type_name(code: u32) -> Option<&'static str> {
         37 => "TQ2_0",
         38 => "MXFP4",
         39 => "NVFP4",
+        40 => "Q1_0",
+        41 => "Q2_0",
         _ => return None,
     })
 }

@@ -1,1 +1,4 @@
-fn main() {}
+//! Everything that needs more than one folder, or a real model.
+
+#[cfg(feature = "embedded")]
+mod text;
