@@ -18,9 +18,12 @@ pub mod memory;
 mod ops;
 mod rope;
 <<<<<<< HEAD
+<<<<<<< HEAD
 =======
 pub mod template;
 >>>>>>> text
+=======
+>>>>>>> lm
 pub mod tokenizer;
 mod weights;
 

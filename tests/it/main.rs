@@ -6,6 +6,8 @@ mod docs;
 mod faults;
 mod generate;
 mod input;
+#[cfg(feature = "embedded")]
+mod lm;
 mod ops;
 mod shutdown;
 mod sockets;
