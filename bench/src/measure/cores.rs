@@ -61,6 +61,24 @@ impl Cores {
     }
 }
 
+/// The share of all cores that was in use while this run did nothing: what else the machine is doing.
+pub async fn busy(span: std::time::Duration) -> Option<f64> {
+    let before = usage()?;
+    tokio::time::sleep(span).await;
+    let after = usage()?;
+    let (used, all) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+    #[expect(clippy::cast_precision_loss, reason = "ticks of a short while")]
+    (all > 0).then(|| (used as f64 / all as f64 * 100.0).round() / 100.0)
+}
+
+/// Ticks in use and ticks in all, from the first line of `/proc/stat`: user nice system idle iowait irq softirq steal.
+fn usage() -> Option<(u64, u64)> {
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let ticks: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|field| field.parse().ok()).collect();
+    let (all, idle) = (ticks.iter().sum::<u64>(), ticks.get(3)? + ticks.get(4)?);
+    Some((all - idle, all))
+}
+
 fn range(part: &str) -> Option<std::ops::RangeInclusive<usize>> {
     let (first, last) = part.split_once('-').unwrap_or((part, part));
     Some(first.parse().ok()?..=last.parse().ok()?)

@@ -51,7 +51,8 @@ pub enum Bound {
     AtLeast,
 }
 
-/// What a scenario found.
+/// What a scenario found. `pass` says that nothing failed; `undecided` how many goals have no verdict. Without
+/// optimisation the load is slower than what it measures, so such a build gives figures and no verdicts.
 #[derive(Debug)]
 pub struct Report {
     scenario: String,
@@ -59,13 +60,23 @@ pub struct Report {
     rounds: usize,
     figures: Map<String, Value>,
     goals: Vec<Value>,
+    undecided: usize,
     pass: bool,
     errors: Vec<String>,
 }
 
 impl Report {
     pub fn new(scenario: &str, view: &'static str, rounds: usize) -> Self {
-        Self { scenario: scenario.to_owned(), view, rounds, figures: Map::new(), goals: Vec::new(), pass: true, errors: Vec::new() }
+        Self {
+            scenario: scenario.to_owned(),
+            view,
+            rounds,
+            figures: Map::new(),
+            goals: Vec::new(),
+            undecided: 0,
+            pass: true,
+            errors: Vec::new(),
+        }
     }
 
     pub fn figure(&mut self, name: &str, value: Value) {
@@ -74,11 +85,23 @@ impl Report {
 
     /// A side without a figure (nginx or the gateway missing) passes nothing and fails nothing.
     pub fn goal(&mut self, id: &str, what: &str, bound: Bound, limit: f64, value: Option<f64>) {
-        let pass = value.map(|value| if bound == Bound::AtMost { value <= limit } else { value >= limit });
+        self.goal_in_noise(id, what, bound, limit, value, None);
+    }
+
+    /// A goal for a figure that other work on the machine disturbs. Where the noise is larger than the limit, neither a
+    /// figure below it nor one above says anything: the goal stays undecided.
+    pub fn goal_in_noise(&mut self, id: &str, what: &str, bound: Bound, limit: f64, value: Option<f64>, noise: Option<f64>) {
+        let drowned = noise.is_some_and(|noise| noise > limit);
+        let decided = value.filter(|_| !drowned && !cfg!(debug_assertions));
+        let pass = decided.map(|value| if bound == Bound::AtMost { value <= limit } else { value >= limit });
+        self.undecided += usize::from(pass.is_none());
         self.pass &= pass != Some(false);
         let sign = if bound == Bound::AtMost { "at most" } else { "at least" };
         let value = value.map(|value| (value * 1e4).round() / 1e4);
-        self.goals.push(json!({"goal": id, "what": what, "bound": sign, "limit": limit, "value": value, "pass": pass}));
+        let noise = noise.map(|noise| (noise * 1e4).round() / 1e4);
+        self.goals.push(json!({
+            "goal": id, "what": what, "bound": sign, "limit": limit, "value": value, "noise": noise, "pass": pass,
+        }));
     }
 
     /// Anything that makes the figures worthless.
@@ -95,7 +118,8 @@ impl Report {
     pub fn json(&self) -> Value {
         json!({
             "scenario": self.scenario, "view": self.view, "rounds": self.rounds, "figures": self.figures,
-            "goals": self.goals, "errors": self.errors, "pass": self.pass,
+            "goals": self.goals, "undecided": self.undecided, "optimised": !cfg!(debug_assertions), "errors": self.errors,
+            "pass": self.pass,
         })
     }
 }
@@ -118,8 +142,12 @@ mod tests {
         report.goal("P1", "ratio", Bound::AtMost, 2.5, Some(2.0));
         report.goal("P2", "ratio", Bound::AtLeast, 0.3, None);
         assert!(report.passed());
+        report.goal_in_noise("P3", "delay", Bound::AtMost, 150.0, Some(-800.0), Some(2_000.0));
+        assert!(report.passed());
+        assert_eq!(report.json()["goals"][2]["pass"], Value::Null);
         report.goal("P3", "ratio", Bound::AtLeast, 0.3, Some(0.1));
-        assert!(!report.passed());
+        // The verdict of a build without optimisation is none.
+        assert_eq!(report.passed(), cfg!(debug_assertions));
         let mut broken = Report::new("b", "pinned", 5);
         broken.errors(["a chunk was lost".to_owned()]);
         assert!(!broken.passed());

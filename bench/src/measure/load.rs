@@ -86,7 +86,7 @@ async fn measured(side: &Side, load: impl Future<Output = Run>) -> Run {
     let (cpu, began) = (side.cpu(), Instant::now());
     let mut run = load.await;
     run.seconds = began.elapsed().as_secs_f64();
-    run.cpu = side.cpu().saturating_sub(cpu).as_secs_f64();
+    run.cpu = side.cpu().since(cpu).as_secs_f64();
     run
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Plan,
-    cores::{Cores, View},
+    cores::{self, Cores, View},
     figures::{Bound, Report, Spread, micros, quantile},
     load::{self, Ask, Run},
     sides::{Setting, Side, Upstream, script},
@@ -53,12 +53,16 @@ async fn scenario(plan: &Plan, name: &str, view: View, upstream: &Upstream, side
         script.token_gap = if name == "chunks" { TOKEN_GAP } else { Duration::ZERO };
     });
     let ask = Ask { prompt: "Why do mules carry salt?".into(), stream: name != "small-whole", tokens };
+    let others = cores::busy(Duration::from_millis(500)).await;
     let rounds = take_turns(plan, name, sides, &ask).await;
     let mut report = Report::new(name, view.name(), plan.rounds);
+    report.figure("machine_busy_before", json!(others));
     if !sides.iter().any(|side| side.name == "nginx") {
         report.figure("nginx", Value::Null);
     }
-    report.errors(rounds.iter().flat_map(|(side, runs)| runs.iter().flat_map(move |run| run.errors.iter().map(move |e| format!("{side}: {e}")))));
+    report.errors(
+        rounds.iter().flat_map(|(side, runs)| runs.iter().flat_map(move |run| run.errors.iter().map(move |e| format!("{side}: {e}")))),
+    );
     match name {
         "light" => light(&mut report, &rounds),
         "chunks" => chunks(&mut report, &rounds),
@@ -77,7 +81,7 @@ fn chunk_tokens(plan: &Plan) -> usize {
 async fn take_turns(plan: &Plan, name: &str, sides: &[Side], ask: &Ask) -> Rounds {
     let mut rounds: Rounds = sides.iter().map(|side| (side.name, Vec::new())).collect();
     for side in sides {
-        load::closed(side, &Ask { tokens: ask.tokens, ..ask.clone() }, 2, Duration::from_millis(200)).await;
+        load::closed(side, ask, 2, Duration::from_millis(200)).await;
     }
     for round in 0..plan.rounds {
         for turn in 0..sides.len() {
@@ -145,7 +149,10 @@ fn added(report: &mut Report, rounds: &Rounds, name: &str, pick: fn(&Run) -> &Ve
         report.figure(&format!("{name}_{word}_us"), each(rounds, at));
         put(report, &format!("nginx_added_{word}_us"), against(rounds, "nginx", "direct", |a, b| at(a) - at(b)));
         let value = put(report, &format!("arriero_added_{word}_us"), against(rounds, "arriero", "direct", |a, b| at(a) - at(b)));
-        report.goal(id, &format!("added {name}, {word}, in microseconds"), Bound::AtMost, limit, value);
+        // How much the upstream alone differs from round to round.
+        let alone = runs(rounds, "direct").and_then(|runs| Spread::of(&runs.iter().map(at).collect::<Vec<_>>()));
+        let noise = alone.map(|spread| spread.max - spread.min);
+        report.goal_in_noise(id, &format!("added {name}, {word}, in microseconds"), Bound::AtMost, limit, value, noise);
     }
 }
 
@@ -165,6 +172,7 @@ fn chunks(report: &mut Report, rounds: &Rounds) {
     added(report, rounds, "chunk_delay", |run| &run.delays, ("P4", 80.0, 500.0));
     report.figure("chunks", each(rounds, |run| f64::from(u32::try_from(run.chunks).unwrap_or(u32::MAX))));
     report.figure("cpu_us_per_chunk", each(rounds, |run| micros(run.cpu_per_chunk())));
-    let cpu = put(report, "arriero_cpu_per_chunk_over_nginx", against(rounds, "arriero", "nginx", |a, b| a.cpu_per_chunk() / b.cpu_per_chunk()));
+    let cpu =
+        put(report, "arriero_cpu_per_chunk_over_nginx", against(rounds, "arriero", "nginx", |a, b| a.cpu_per_chunk() / b.cpu_per_chunk()));
     report.goal("P4", "CPU per chunk over nginx", Bound::AtMost, 1.5, cpu);
 }

@@ -21,12 +21,8 @@ impl Process {
     /// Starts a command with its output going to a file.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let file = fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("starting {name}"))?;
+        let child =
+            command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn().with_context(|| format!("starting {name}"))?;
         Ok(Self { child, name: name.to_owned() })
     }
 
@@ -50,8 +46,9 @@ impl Process {
     }
 
     /// CPU time of the process, its threads and its children so far.
-    pub fn cpu(&self) -> Duration {
-        family(self.child.id()).into_iter().map(cpu_of).sum()
+    pub fn cpu(&self) -> Cpu {
+        let all = family(self.child.id());
+        Cpu { threads: all.iter().map(|pid| threads_of(*pid)).sum(), ticks: all.iter().map(|pid| ticks_of(*pid)).sum() }
     }
 
     /// Resident memory in bytes: all of it, and the part that no file backs.
@@ -89,14 +86,44 @@ fn family(pid: u32) -> Vec<u32> {
     all
 }
 
-/// Nanoseconds on a core, summed over threads; they are exact where ticks are not. Threads that ended are not in the sum.
-fn cpu_of(pid: u32) -> Duration {
+/// CPU time read in two ways, neither of which is right by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {
+    /// Exact, but only of threads that still live: one that ended takes its time with it.
+    threads: Duration,
+    /// Of all threads there ever were, in ticks of 10 ms, user and system time each rounded down.
+    ticks: Duration,
+}
+
+/// Two readings of the ticks differ by up to this much from the truth.
+const TICKS_ERR: Duration = Duration::from_millis(20);
+
+impl Cpu {
+    /// What was used since an earlier reading. Where the living threads account for less than the ticks can be wrong by,
+    /// threads ended meanwhile and only the ticks know of them.
+    pub fn since(self, earlier: Self) -> Duration {
+        let threads = self.threads.saturating_sub(earlier.threads);
+        let ticks = self.ticks.saturating_sub(earlier.ticks);
+        if ticks > threads + TICKS_ERR { ticks } else { threads }
+    }
+}
+
+fn threads_of(pid: u32) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let nanos = threads.filter_map(|thread| {
         let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         stat.split_whitespace().next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
+}
+
+/// `utime` and `stime` of `/proc/<pid>/stat`, whose second field, the name, may hold anything but ends with the last bracket.
+fn ticks_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    // The kernel tells every program a hundred ticks a second, whatever its own clock.
+    Duration::from_millis(ticks * 10)
 }
 
 fn memory(pid: u32, field: &str) -> u64 {
@@ -109,4 +136,34 @@ fn memory(pid: u32, field: &str) -> u64 {
 /// A port that was free a moment ago.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burn(span: Duration) {
+        let until = Instant::now() + span * 20;
+        let begun = ticks_of(std::process::id());
+        while ticks_of(std::process::id()) < begun + span && Instant::now() < until {
+            std::hint::black_box((0..10_000_u64).sum::<u64>());
+        }
+    }
+
+    /// A thread for each connection is a common design; its work must not vanish with the thread.
+    #[test]
+    fn the_work_of_threads_that_ended_is_counted() {
+        let read = || Cpu { threads: threads_of(std::process::id()), ticks: ticks_of(std::process::id()) };
+        let before = read();
+        std::thread::spawn(|| burn(Duration::from_millis(150))).join().expect("no panic");
+        let used = read().since(before);
+        assert!(used >= Duration::from_millis(120), "{used:?}");
+    }
+
+    #[test]
+    fn exact_times_are_preferred_where_no_thread_ended() {
+        let reading = |threads, ticks| Cpu { threads: Duration::from_millis(threads), ticks: Duration::from_millis(ticks) };
+        assert_eq!(reading(118, 110).since(reading(7, 0)), Duration::from_millis(111));
+        assert_eq!(reading(20, 500).since(reading(30, 100)), Duration::from_millis(400));
+    }
 }

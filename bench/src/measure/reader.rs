@@ -131,7 +131,7 @@ impl Reader {
         if !self.done {
             return Err(Fault::Cut);
         }
-        if self.next != expected { Err(Fault::Count { expected, got: self.next }) } else { Ok(()) }
+        if self.next == expected { Ok(()) } else { Err(Fault::Count { expected, got: self.next }) }
     }
 }
 
@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn lost_merged_and_cut_answers_are_found() {
-        let (a, b, end) = ("{\"response\":\" t0\",\"done\":false}\n", "{\"response\":\" t1\",\"done\":false}\n", "{\"response\":\"\",\"done\":true}\n");
+        let (a, b, end) =
+            ("{\"response\":\" t0\",\"done\":false}\n", "{\"response\":\" t1\",\"done\":false}\n", "{\"response\":\"\",\"done\":true}\n");
         assert_eq!(read(Dialect::Ollama, &[a, b, end].concat(), 2), Ok(()));
         assert_eq!(read(Dialect::Ollama, &[a, b].concat(), 2), Err(Fault::Cut));
         assert_eq!(read(Dialect::Ollama, &[a, end].concat(), 2), Err(Fault::Count { expected: 2, got: 1 }));

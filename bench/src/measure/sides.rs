@@ -3,7 +3,7 @@
 use super::{
     cores::{Cores, View},
     nginx,
-    process::{Process, free_address},
+    process::{Cpu, Process, free_address},
     reader::Dialect,
 };
 use crate::{
@@ -36,8 +36,8 @@ pub struct Side {
 
 impl Side {
     /// CPU time so far; zero for the upstream, which is not under measurement.
-    pub fn cpu(&self) -> Duration {
-        self.process.as_ref().map_or(Duration::ZERO, Process::cpu)
+    pub fn cpu(&self) -> Cpu {
+        self.process.as_ref().map_or_else(Cpu::default, Process::cpu)
     }
 }
 
