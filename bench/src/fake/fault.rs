@@ -54,7 +54,9 @@ impl Fault {
             404 => "model not found",
             429 => "too many requests",
             503 => super::scheduler::BUSY,
-            _ => "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama server logs for details",
+            _ => {
+                "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama server logs for details"
+            }
         };
         Self::Status { code, message: message.to_owned(), retry_after_s: None }
     }
