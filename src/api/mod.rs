@@ -5,6 +5,7 @@
 
 pub mod body;
 mod fields;
+pub mod listener;
 mod middleware;
 mod native;
 mod openapi;

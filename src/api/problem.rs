@@ -12,10 +12,9 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::fields::FieldProblem;
-use crate::backends;
 use crate::domain::blame::{Blame, Retry};
 use crate::domain::id::RequestId;
-use crate::gateway;
+use crate::gateway::{self, BackendError};
 
 /// What every answer that is no success looks like.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -176,20 +175,20 @@ impl From<gateway::Error> for Problem {
 
 impl Problem {
     /// What only some failures of a backend have to say.
-    fn of_backend(mut self, error: backends::Error) -> Self {
+    fn of_backend(mut self, error: BackendError) -> Self {
         if let Retry::After(after) = error.retry() {
             self.retry_after(after);
         }
         match error {
-            backends::Error::ContextTooLong { prompt_tokens, context_tokens } => {
+            BackendError::ContextTooLong { prompt_tokens, context_tokens } => {
                 self.with("prompt_tokens", prompt_tokens).with("context_tokens", context_tokens)
             }
-            backends::Error::OutOfMemory { needed_bytes, available_bytes } => {
+            BackendError::OutOfMemory { needed_bytes, available_bytes } => {
                 self.with("needed_bytes", needed_bytes).with("available_bytes", available_bytes)
             }
-            backends::Error::Unsupported { field, .. } => self.with("field", field),
-            backends::Error::Refused { status, .. } => self.with("upstream_status", status),
-            backends::Error::Failed { status: Some(status), .. } => self.with("upstream_status", status),
+            BackendError::Unsupported { field, .. } => self.with("field", field),
+            BackendError::Refused { status, .. } => self.with("upstream_status", status),
+            BackendError::Failed { status: Some(status), .. } => self.with("upstream_status", status),
             _ => self,
         }
     }
@@ -224,27 +223,27 @@ mod tests {
     #[test]
     fn a_failure_of_the_gateway_keeps_its_own_code() {
         let of = |source| Problem::from(gateway::Error::Backend { backend: "b".into(), source });
-        let busy = of(backends::Error::Overloaded { message: "full".into(), retry_after: Some(Duration::from_millis(2100)) });
+        let busy = of(BackendError::Overloaded { message: "full".into(), retry_after: Some(Duration::from_millis(2100)) });
         assert_eq!((busy.code, busy.status, busy.retry_after_seconds), ("overloaded", 503, Some(3)));
-        let long = of(backends::Error::ContextTooLong { prompt_tokens: 12, context_tokens: 10 });
+        let long = of(BackendError::ContextTooLong { prompt_tokens: 12, context_tokens: 10 });
         assert_eq!((long.code, long.status, long.more["prompt_tokens"].as_u64()), ("context_too_long", 422, Some(12)));
-        assert_eq!(of(backends::Error::Closed).retry_after_seconds, Some(1));
+        assert_eq!(of(BackendError::Closed).retry_after_seconds, Some(1));
     }
 
     #[test]
     fn every_kind_of_failure_has_its_row() {
         let failures = [
-            backends::Error::ModelNotFound { model: String::new() },
-            backends::Error::Refused { status: 400, message: String::new() },
-            backends::Error::Unsupported { field: "format", why: String::new() },
-            backends::Error::ContextTooLong { prompt_tokens: 0, context_tokens: 0 },
-            backends::Error::OutOfMemory { needed_bytes: 0, available_bytes: 0 },
-            backends::Error::Unreachable { message: String::new() },
-            backends::Error::Overloaded { message: String::new(), retry_after: None },
-            backends::Error::Failed { status: None, message: String::new() },
-            backends::Error::Protocol { message: String::new() },
-            backends::Error::Stalled { stage: "x", silent: Duration::ZERO },
-            backends::Error::Closed,
+            BackendError::ModelNotFound { model: String::new() },
+            BackendError::Refused { status: 400, message: String::new() },
+            BackendError::Unsupported { field: "format", why: String::new() },
+            BackendError::ContextTooLong { prompt_tokens: 0, context_tokens: 0 },
+            BackendError::OutOfMemory { needed_bytes: 0, available_bytes: 0 },
+            BackendError::Unreachable { message: String::new() },
+            BackendError::Overloaded { message: String::new(), retry_after: None },
+            BackendError::Failed { status: None, message: String::new() },
+            BackendError::Protocol { message: String::new() },
+            BackendError::Stalled { stage: "x", silent: Duration::ZERO },
+            BackendError::Closed,
         ];
         for failure in failures {
             assert!(TABLE.iter().any(|row| row.code == failure.kind()), "{}", failure.kind());

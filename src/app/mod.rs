@@ -7,8 +7,6 @@ mod backends;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
 mod error;
-mod guarded;
-pub mod listener;
 mod shutdown;
 mod start;
 mod summary;

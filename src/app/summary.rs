@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::backends::Health;
 use crate::models::{Entry, Registry};
 
 /// What serves, at start.
@@ -49,15 +48,11 @@ impl Summary {
 }
 
 fn answering(entry: &Entry) -> Answering {
-    let down = match entry.backend.health() {
-        Health::Down(reason) => Some(reason),
-        Health::Up | Health::Unknown => entry.failure(),
-    };
     Answering {
         name: entry.backend.name().to_owned(),
         kind: entry.backend.kind().as_str(),
         about: entry.backend.describe(),
-        down,
+        down: entry.down(),
         models: entry.models().iter().map(|model| model.name.to_string()).collect(),
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::listener;
+use crate::api::listener;
 #[cfg(feature = "embedded")]
 use crate::backends::embedded;
 use crate::backends::ollama;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::id::ModelName;
 use crate::domain::span;
 
+pub use crate::backends::Error as BackendError;
 pub use collect::{Answer, collect};
 pub use error::Error;
 pub use generate::{Gateway, Generation, NotApplied};

@@ -48,6 +48,14 @@ impl Entry {
         Arc::clone(&self.models.load().models)
     }
 
+    /// Why the backend cannot be relied on now: what its last check found, or why it could not be asked for its models.
+    pub fn down(&self) -> Option<String> {
+        match self.backend.health() {
+            Health::Down(reason) => Some(reason),
+            Health::Up | Health::Unknown => self.failure(),
+        }
+    }
+
     /// Why the backend could not be asked for its models, when it could not.
     pub fn failure(&self) -> Option<String> {
         self.models.load().failure.clone()
@@ -76,7 +84,8 @@ impl Drop for InFlight {
 pub struct View {
     pub backend: String,
     pub kind: &'static str,
-    pub health: Health,
+    /// Whether the backend answered its last check, or has not been checked yet.
+    pub available: bool,
     pub model: ModelInfo,
 }
 
@@ -130,9 +139,9 @@ impl Registry {
     /// Everything that can be asked for now.
     pub fn list(&self) -> Vec<View> {
         let views = |entry: &Arc<Entry>| {
-            let (backend, kind, health) = (entry.backend.name().to_owned(), entry.backend.kind().as_str(), entry.backend.health());
+            let (backend, kind, available) = (entry.backend.name().to_owned(), entry.backend.kind().as_str(), entry.down().is_none());
             let models = entry.models();
-            models.iter().map(|model| View { backend: backend.clone(), kind, health: health.clone(), model: model.clone() }).collect::<Vec<_>>()
+            models.iter().map(|model| View { backend: backend.clone(), kind, available, model: model.clone() }).collect::<Vec<_>>()
         };
         self.inner.entries.iter().flat_map(views).collect()
     }

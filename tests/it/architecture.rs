@@ -184,6 +184,16 @@ fn the_checker_lets_tests_import_what_they_need() {
 }
 
 #[test]
+fn the_checker_reads_both_files_of_a_module_that_has_a_stand_in() {
+    let both = "#[cfg_attr(not(feature = \"x\"), path = \"without.rs\")] mod engine;";
+    for bad in ["usage/engine.rs", "usage/without.rs"] {
+        let mut sources = vec![("usage/mod.rs", both), ("usage/engine.rs", ""), ("usage/without.rs", "")];
+        sources.push((bad, "use crate::api;"));
+        assert_finds(&sources, &["`usage` may not import `api`"]);
+    }
+}
+
+#[test]
 fn the_checker_finds_outside_crates_beyond_their_fences() {
     for (file, text, what) in [
         ("usage/mod.rs", "use sqlx::Row;", "`sqlx::Row` is only for storage"),

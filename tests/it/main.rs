@@ -9,4 +9,5 @@ mod ops;
 mod shutdown;
 mod sockets;
 mod support;
+#[cfg(feature = "embedded")]
 mod text;

@@ -72,7 +72,7 @@ async fn the_request_log_has_a_row_for_each_generation() {
     let data = app.end().await;
     let storage = Storage::open(data.path(), &storage::Config::default()).await.expect("opens");
     let mut rows = Report::new(&storage).last(10).await.expect("reads");
-    rows.sort_by_key(|row| row.started_at_ms);
+    rows.reverse();
     let outcomes: Vec<Outcome> = rows.iter().map(|row| row.outcome).collect();
     assert_eq!(outcomes, [Outcome::Ok, Outcome::Failed(arriero::domain::blame::Blame::Client), Outcome::Cancelled]);
     assert_eq!((rows[0].completion_tokens, rows[0].prompt_bytes, rows[0].streamed), (Some(4), secret.len() as u64, false));

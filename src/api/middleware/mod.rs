@@ -11,5 +11,9 @@ use super::state::State;
 
 /// Puts all layers around the routes. A request passes them from the last to the first.
 pub fn around(routes: Router<State>, state: State) -> Router<State> {
-    routes.layer(from_fn(front::check)).layer(from_fn_with_state(state, count::count)).layer(from_fn(request_id::assign))
+    routes
+        .layer(from_fn(front::check))
+        .layer(from_fn(request_id::sign))
+        .layer(from_fn_with_state(state, count::count))
+        .layer(from_fn(request_id::assign))
 }

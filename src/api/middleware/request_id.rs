@@ -25,9 +25,10 @@ impl<S: Sync> FromRequestParts<S> for Id {
 }
 
 /// Writes the id into an answer that is a problem. Its headers stay as they are.
-fn sign(mut response: Response, id: &RequestId) -> Response {
+pub async fn sign(Id(id): Id, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
     let Some(Unsigned(problem)) = response.extensions_mut().remove::<Unsigned>() else { return response };
-    let (_, body) = problem.of_request(id).into_response().into_parts();
+    let (_, body) = problem.of_request(&id).into_response().into_parts();
     response.headers_mut().remove(header::CONTENT_LENGTH);
     response.map(|_| body)
 }
@@ -37,7 +38,7 @@ pub async fn assign(mut request: Request, next: Next) -> Response {
     let id = sent.and_then(RequestId::from_client).unwrap_or_else(RequestId::generate);
     request.extensions_mut().insert(Id(id.clone()));
     let span = tracing::info_span!("request", id = %id, method = %request.method(), path = request.uri().path());
-    let mut response = sign(next.run(request).instrument(span).await, &id);
+    let mut response = next.run(request).instrument(span).await;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(HEADER, value);
     }

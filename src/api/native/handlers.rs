@@ -11,10 +11,9 @@ use crate::api::body;
 use crate::api::middleware::request_id::Id;
 use crate::api::problem::Problem;
 use crate::api::state::State;
-use crate::backends::Health;
 use crate::domain::generation::Draft;
 use crate::gateway;
-use crate::models::View;
+use crate::models::{Entry, View};
 
 /// Generate text
 ///
@@ -63,13 +62,7 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 #[utoipa::path(get, path = "/models", tag = "native", responses((status = 200, description = "The models", body = ModelList)))]
 pub async fn models(From(state): From<State>) -> Json<ModelList> {
     let registry = state.gateway.registry();
-    let unavailable = |entry: &std::sync::Arc<crate::models::Entry>| {
-        let reason = entry.failure().or_else(|| match entry.backend.health() {
-            Health::Down(reason) => Some(reason),
-            Health::Up | Health::Unknown => None,
-        })?;
-        Some(Unavailable { backend: entry.backend.name().to_owned(), reason })
-    };
+    let unavailable = |entry: &std::sync::Arc<Entry>| Some(Unavailable { backend: entry.backend.name().to_owned(), reason: entry.down()? });
     Json(ModelList {
         models: registry.list().into_iter().map(model).collect(),
         unavailable: registry.entries().iter().filter_map(unavailable).collect(),
@@ -81,7 +74,7 @@ fn model(view: View) -> Model {
         name: view.model.name.to_string(),
         backend: view.backend,
         backend_kind: view.kind.to_owned(),
-        available: !matches!(view.health, Health::Down(_)),
+        available: view.available,
         family: view.model.family,
         parameters: view.model.parameters,
         quantization: view.model.quantization,

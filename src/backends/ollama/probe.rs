@@ -20,6 +20,7 @@ use super::client::{self, Client};
 use super::library::{self, Resident};
 use super::pulse::Pulse;
 use crate::backends::Error;
+use crate::domain::clock::Clock;
 use crate::domain::generation::Request;
 use crate::domain::id::{ModelName, RequestId};
 
@@ -84,7 +85,8 @@ impl Checks {
         }
         let resident = library::resident(client, config.probe_timeout.max(Duration::from_secs(10))).await?;
         self.forget_all_but(&resident);
-        for model in resident.iter().filter(|model| self.is_due(model, Timestamp::now())).take(MAX_ASKED) {
+        let now = Timestamp::from_millisecond(Clock::system().unix_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        for model in resident.iter().filter(|model| self.is_due(model, now)).take(MAX_ASKED) {
             match one_token(client, self.question(model), config.deep_probe_timeout, config.max_line_bytes).await {
                 Ok(()) | Err(Error::Refused { .. } | Error::ModelNotFound { .. } | Error::Overloaded { .. }) => {}
                 // Others may have kept the model busy; then their answers were seen.

@@ -11,6 +11,7 @@ use jiff::fmt::rfc2822;
 use serde_json::Value;
 
 use crate::backends::Error;
+use crate::domain::clock::Clock;
 
 /// Longest text of a server that is passed on, and longest excerpt of what could not be read, in characters.
 const MAX_TEXT: usize = 500;
@@ -148,9 +149,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     }
     let until = date(headers.get(RETRY_AFTER)?)?;
-    let now = headers.get(DATE).and_then(date).unwrap_or_else(Timestamp::now);
+    let now = headers.get(DATE).and_then(date).unwrap_or_else(now);
     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
     Some(wait.min(MAX_RETRY_AFTER))
+}
+
+/// The machine's time, for servers that do not tell theirs.
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(Clock::system().unix_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn date(value: &HeaderValue) -> Option<Timestamp> {

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use syn::buffer::{Cursor, TokenBuffer};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, UseTree};
+use syn::{Attribute, Item, Meta, Token, UseTree};
 
 /// Path below `src` → text.
 pub type Files = BTreeMap<PathBuf, String>;
@@ -176,19 +177,24 @@ impl Reader<'_> {
         cursor.token_tree().expect("not at the end").1
     }
 
-    fn child_file(&mut self, item: &syn::ItemMod) {
+    /// Reads the file of a `mod name;`, and the files that stand in for it under some condition.
+    fn child_files(&mut self, item: &syn::ItemMod) {
         let name = item.ident.to_string();
-        let candidates = match path_attribute(&item.attrs) {
-            Some(path) => vec![self.file.parent().unwrap_or(Path::new("")).join(path)],
-            None => vec![self.children.join(format!("{name}.rs")), self.children.join(&name).join("mod.rs")],
-        };
-        let Some(file) = candidates.into_iter().find(|file| self.files.contains_key(file)) else {
-            return self.reading.failures.push(format!("{}: no file for `mod {name}`", self.file.display()));
-        };
-        let module = self.module.iter().cloned().chain([name]).collect();
-        let folder = file.parent().unwrap_or(Path::new(""));
-        let children = if file.ends_with("mod.rs") { folder.to_owned() } else { folder.join(file.file_stem().expect("a name")) };
-        read_file(self.files, &file, module, &children, self.test, self.reading);
+        let beside = |path: &String| self.file.parent().unwrap_or(Path::new("")).join(path);
+        let usual = || vec![self.children.join(format!("{name}.rs")), self.children.join(&name).join("mod.rs")];
+        let (always, sometimes) = path_attributes(&item.attrs);
+        let own = always.as_ref().map_or_else(usual, |path| vec![beside(path)]);
+        let candidates = own.into_iter().chain(sometimes.iter().map(beside));
+        let found: Vec<_> = candidates.filter(|file| self.files.contains_key(file)).collect();
+        if found.is_empty() {
+            self.reading.failures.push(format!("{}: no file for `mod {name}`", self.file.display()));
+        }
+        let module: Vec<_> = self.module.iter().cloned().chain([name]).collect();
+        for file in found {
+            let folder = file.parent().unwrap_or(Path::new(""));
+            let children = if file.ends_with("mod.rs") { folder.to_owned() } else { folder.join(file.file_stem().expect("a name")) };
+            read_file(self.files, &file, module.clone(), &children, self.test, self.reading);
+        }
     }
 
     /// Runs `visit` as test code if the attributes say that it is.
@@ -212,7 +218,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         self.bind(&item.ident.to_string());
         if item.content.is_none() {
-            return self.child_file(item);
+            return self.child_files(item);
         }
         let name = item.ident.to_string();
         self.children.push(&name);
@@ -280,15 +286,21 @@ fn attributes(item: &Item) -> &[Attribute] {
 
 /// `#[cfg(test)]`, also as `#[cfg(all(test, …))]`.
 fn is_cfg_test(attribute: &Attribute) -> bool {
-    let syn::Meta::List(list) = &attribute.meta else { return false };
+    let Meta::List(list) = &attribute.meta else { return false };
     let condition = list.tokens.to_string().replace(' ', "");
     list.path.is_ident("cfg") && (condition == "test" || condition.starts_with("all(test,"))
 }
 
-fn path_attribute(attributes: &[Attribute]) -> Option<String> {
-    attributes.iter().filter(|attribute| attribute.path().is_ident("path")).find_map(|attribute| {
-        let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
-        let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else { return None };
-        Some(text.value())
-    })
+/// The file in `#[path = "…"]`, and those in `#[cfg_attr(…, path = "…")]`.
+fn path_attributes(attributes: &[Attribute]) -> (Option<String>, Vec<String>) {
+    let always = attributes.iter().find_map(|attribute| path_in(&attribute.meta));
+    let conditional = attributes.iter().filter(|attribute| attribute.path().is_ident("cfg_attr"));
+    let metas = conditional.filter_map(|attribute| attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok());
+    (always, metas.flatten().filter_map(|meta| path_in(&meta)).collect())
+}
+
+fn path_in(meta: &Meta) -> Option<String> {
+    let Meta::NameValue(pair) = meta else { return None };
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else { return None };
+    pair.path.is_ident("path").then(|| text.value())
 }

@@ -3,6 +3,8 @@
 //! It promises: a head that does not come in time, a connection that says nothing, a peer that does not read and more connections than
 //! allowed are each ended; after [`Listener::serve`] was told to stop, running answers finish and nothing new starts.
 
+mod guarded;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::guarded::Guarded;
+use guarded::Guarded;
 use crate::domain::span;
 use crate::telemetry::metrics::Metrics;
 
