@@ -26,13 +26,12 @@ run: ## build Arriero and start it; without an Ollama it serves a demo model (fl
 	exec scripts/run.sh "$(TARGET)/release/arriero" $(ARGS)
 
 .PHONY: test
-test: models ## run all tests
+test: model ## run all tests
 	@scripts/require.sh cargo
 	cargo test --locked --workspace
 
-# The demo model, which some tests read.
-.PHONY: models
-models:
+.PHONY: model
+model: ## fetch the demo model for the tests, once
 	@scripts/require.sh python3
 	python3 scripts/demo_model.py --to "$(MODELS)"
 
@@ -67,7 +66,7 @@ $(VENV)/ready: scripts/requirements.txt
 	touch $@
 
 .PHONY: bench
-bench: models ## measure against direct access, nginx and llama.cpp
+bench: model ## measure against direct access, nginx and llama.cpp
 	@scripts/require.sh cargo
 	cargo build --release --locked --workspace
 	scripts/bench.sh "$(TARGET)/release" "$(MODELS)"

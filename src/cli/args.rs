@@ -86,12 +86,9 @@ impl Settings {
     /// The top layer of the configuration.
     #[must_use]
     pub fn overrides(&self) -> Vec<Override> {
-        let plain = |flag, key, text: &Option<String>| {
-            text.clone().map(|text| Override { flag, key, form: Form::Plain, texts: vec![text] })
-        };
-        let list = |flag, key, form, texts: &Vec<String>| {
-            (!texts.is_empty()).then(|| Override { flag, key, form, texts: texts.clone() })
-        };
+        let plain =
+            |flag, key, text: &Option<String>| text.clone().map(|text| Override { flag, key, form: Form::Plain, texts: vec![text] });
+        let list = |flag, key, form, texts: &Vec<String>| (!texts.is_empty()).then(|| Override { flag, key, form, texts: texts.clone() });
         let mut given = vec![plain("--listen", "server.listen", &self.listen), plain("--data-dir", "data_dir", &self.data_dir)];
         if self.insecure_public_bind {
             given.push(plain("--insecure-public-bind", "server.insecure_public_bind", &Some("true".to_owned())));

@@ -1,5 +1,7 @@
 //! From flags to the body of a generation, and from its events to the terminal: what `generate` and `chat` share.
 
+use std::fmt::Write;
+
 use serde_json::{Map, Value, json};
 
 use super::args::Asking;
@@ -93,12 +95,16 @@ pub fn summary(last: &Value) -> String {
     };
     let ended = last["done_reason"].as_str().unwrap_or("unknown");
     let gateway = &last["arriero"];
-    let mut line = format!("prompt {}, answer {}, ended by {ended}", rate("prompt_eval_count", "prompt_eval_duration"), rate("eval_count", "eval_duration"));
+    let mut line = format!(
+        "prompt {}, answer {}, ended by {ended}",
+        rate("prompt_eval_count", "prompt_eval_duration"),
+        rate("eval_count", "eval_duration")
+    );
     if let (Some(model), Some(backend)) = (gateway["model"].as_str(), gateway["backend"].as_str()) {
-        line.push_str(&format!(", {model} on {backend}"));
+        let _ = write!(line, ", {model} on {backend}");
     }
     if let Some(ttft) = gateway["ttft_ms"].as_f64() {
-        line.push_str(&format!(", first token after {ttft:.0} ms"));
+        let _ = write!(line, ", first token after {ttft:.0} ms");
     }
     line
 }
@@ -146,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_summary_takes_what_there_is() {
-        let last = json!({"eval_count": 10, "eval_duration": 2_000_000_000_u64, "done_reason": "stop", "arriero": {"model": "m", "backend": "b"}});
+        let last =
+            json!({"eval_count": 10, "eval_duration": 2_000_000_000_u64, "done_reason": "stop", "arriero": {"model": "m", "backend": "b"}});
         assert_eq!(summary(&last), "prompt unknown, answer 10 tokens (5.0/s), ended by stop, m on b");
         assert_eq!(summary(&json!({})), "prompt unknown, answer unknown, ended by unknown");
     }

@@ -152,7 +152,7 @@ enum Input {
 /// Lines of standard input, read on a thread of their own: a blocked read must hold up neither Ctrl-C nor the end of the program.
 struct Lines {
     asks: mpsc::Sender<()>,
-    lines: mpsc::Receiver<std::io::Result<Option<String>>>,
+    read: mpsc::Receiver<std::io::Result<Option<String>>>,
     interactive: bool,
     waiting: bool,
 }
@@ -160,7 +160,7 @@ struct Lines {
 impl Lines {
     fn start(interactive: bool) -> Self {
         let (asks, mut asked) = mpsc::channel::<()>(1);
-        let (send, lines) = mpsc::channel(1);
+        let (send, read) = mpsc::channel(1);
         std::thread::spawn(move || {
             while asked.blocking_recv().is_some() {
                 let line = std::io::stdin().lock().lines().next().transpose();
@@ -169,7 +169,7 @@ impl Lines {
                 }
             }
         });
-        Self { asks, lines, interactive, waiting: false }
+        Self { asks, read, interactive, waiting: false }
     }
 
     /// The next prompt: one line, or several between `"""`.
@@ -207,7 +207,7 @@ impl Lines {
         }
         tokio::select! {
             _ = tokio::signal::ctrl_c() => Ok(Err(Input::Interrupt)),
-            line = self.lines.recv() => {
+            line = self.read.recv() => {
                 self.waiting = false;
                 Ok(line.transpose()?.flatten().ok_or(Input::End))
             }

@@ -15,7 +15,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8000";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest silence of a stream: the gateway sends heartbeats every 15 s.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longest wait for short answers.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);

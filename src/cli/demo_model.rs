@@ -36,8 +36,10 @@ fn may_be_used(_: &Config) -> bool {
 
 /// Whether any of the configured servers answers.
 async fn ollama_answers(config: &Config) -> bool {
-    let probes = config.ollama.iter().filter_map(|server| Ollama::new(server.clone()).ok()).map(|ollama| async move {
-        ollama.probe(Probe::Shallow).await == Health::Up
-    });
+    let probes = config
+        .ollama
+        .iter()
+        .filter_map(|server| Ollama::new(server.clone()).ok())
+        .map(|ollama| async move { ollama.probe(Probe::Shallow).await == Health::Up });
     futures_util::future::join_all(probes).await.contains(&true)
 }

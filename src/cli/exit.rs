@@ -118,9 +118,9 @@ mod tests {
         use Exit::{
             Address, Configuration, DataDir, Failure, Gateway, Interrupted, Memory, ModelFile, Ok, PublicAddress, Refused, Upstream, Usage,
         };
-        for exit in [
-            Ok, Failure, Usage, Configuration, ModelFile, Address, DataDir, Upstream, Memory, PublicAddress, Gateway, Refused, Interrupted,
-        ] {
+        for exit in
+            [Ok, Failure, Usage, Configuration, ModelFile, Address, DataDir, Upstream, Memory, PublicAddress, Gateway, Refused, Interrupted]
+        {
             let code = format!("{:>5}  ", exit as u8);
             assert!(Exit::TABLE.lines().any(|line| line.starts_with(&code)), "{exit:?}");
         }

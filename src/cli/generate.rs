@@ -51,11 +51,13 @@ pub async fn run(args: Generate, variables: &Variables) -> Result<Exit, Failure>
 /// The words of the command line, with standard input for `-`, or standard input alone when there are none.
 fn prompt(words: &[String]) -> Result<String, Failure> {
     let piped = !std::io::stdin().is_terminal();
+    let nothing = || Failure::new(Exit::Usage, "there is no prompt", "write one: arriero generate \"Why is the sky blue?\"");
     if words.is_empty() && !piped {
-        return Err(Failure::new(Exit::Usage, "there is no prompt", "write one: arriero generate \"Why is the sky blue?\""));
+        return Err(nothing());
     }
     let input = if words.is_empty() || words.iter().any(|word| word == "-") { read_input()? } else { String::new() };
-    Ok(if words.is_empty() { input } else { joined(words, &input) })
+    let prompt = if words.is_empty() { input } else { joined(words, &input) };
+    if prompt.trim().is_empty() { Err(nothing()) } else { Ok(prompt) }
 }
 
 fn joined(words: &[String], input: &str) -> String {
@@ -75,7 +77,8 @@ fn format_of(format: &str) -> Result<Value, Failure> {
     if format == "json" {
         return Ok(Value::String(format.to_owned()));
     }
-    let wrong = |why: String| Failure::new(Exit::Usage, format!("--format: `{format}` {why}"), "write json, or name a file with a JSON Schema");
+    let wrong =
+        |why: String| Failure::new(Exit::Usage, format!("--format: `{format}` {why}"), "write json, or name a file with a JSON Schema");
     let text = std::fs::read_to_string(format).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     serde_json::from_str(&text).map_err(|error| wrong(format!("is no JSON: {error}")))
 }

@@ -245,9 +245,8 @@ impl<'de> Deserializer<'de> for Reader {
         match self.0.value {
             Value::Raw(text) => {
                 let origin = self.0.origin;
-                let items: Vec<Node> = pieces(&text)
-                    .map(|piece| Node { origin: origin.clone(), value: Value::Raw(piece.to_owned()) })
-                    .collect();
+                let items: Vec<Node> =
+                    pieces(&text).map(|piece| Node { origin: origin.clone(), value: Value::Raw(piece.to_owned()) }).collect();
                 visitor.visit_seq(Items { rest: items.into_iter().enumerate() })
             }
             _ => self.deserialize_any(visitor),
@@ -261,26 +260,14 @@ impl<'de> Deserializer<'de> for Reader {
         }
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_map(visitor)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         match self.0.value {
             Value::Text(text) | Value::Raw(text) => visitor.visit_enum(text.into_deserializer()),
-            Value::Table(entries) => {
-                visitor.visit_enum(MapAccessDeserializer::new(Entries { rest: entries.into_iter(), value: None }))
-            }
+            Value::Table(entries) => visitor.visit_enum(MapAccessDeserializer::new(Entries { rest: entries.into_iter(), value: None })),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -379,10 +366,7 @@ mod tests {
         };
         assert_eq!(wrong(read::<u16>("70000").expect_err("too large").kind), ("70000".into(), "u16".into()));
         assert_eq!(wrong(read::<u16>("many").expect_err("no number").kind), ("\"many\"".into(), "u16".into()));
-        assert_eq!(
-            wrong(read::<Colour>("blue").expect_err("no variant").kind),
-            ("\"blue\"".into(), "one of \"red\", \"green\"".into())
-        );
+        assert_eq!(wrong(read::<Colour>("blue").expect_err("no variant").kind), ("\"blue\"".into(), "one of \"red\", \"green\"".into()));
         assert_eq!(read::<Vec<u8>>("1,x").expect_err("second").path().to_string(), "[1]");
     }
 

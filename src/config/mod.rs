@@ -17,9 +17,9 @@ use std::path::{Path as FilePath, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::listener;
 #[cfg(feature = "embedded")]
 use crate::backends::embedded;
-use crate::api::listener;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
 use crate::{api, gateway, storage, usage};
@@ -131,7 +131,8 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
     }
     if loaded.config.demo_model.as_os_str().is_empty() {
         loaded.config.demo_model = folder.join(DEMO_MODEL_FOLDER).join(DEMO_MODEL_FILE);
-        loaded.note("demo_model", &loaded.config.demo_model.to_string_lossy().into_owned(), Origin::Machine("the data folder"));
+        let shown = loaded.config.demo_model.to_string_lossy().into_owned();
+        loaded.note("demo_model", &shown, Origin::Machine("the data folder"));
     }
     loaded.config.data_dir = folder;
     Ok(loaded)

@@ -43,10 +43,10 @@ fn mentioned(text: &str) -> BTreeSet<String> {
         let line = line.strip_prefix("# ").unwrap_or(line).trim();
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
             heading = name.trim_start_matches('[').to_owned();
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            if key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
-                found.insert(if heading.is_empty() { key.to_owned() } else { format!("{heading}.{key}") });
-            }
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        {
+            found.insert(if heading.is_empty() { key.to_owned() } else { format!("{heading}.{key}") });
         }
     }
     found
@@ -82,11 +82,7 @@ fn what_is_shown_names_origins_and_hides_credentials() {
     let flag = Override { flag: "--listen", key: "server.listen", form: Form::Plain, texts: vec!["127.0.0.1:1".into()] };
     let loaded = load_text("[[ollama]]\nurl = \"http://me:hidden@host:1\"\n", &[], &[flag]).expect("valid");
     let shown = toml(&loaded);
-    for line in [
-        "listen = \"127.0.0.1:1\"  # from --listen",
-        "url = \"http://***@host:1\"  # from arriero.toml:2",
-        "# from $HOME",
-    ] {
+    for line in ["listen = \"127.0.0.1:1\"  # from --listen", "url = \"http://***@host:1\"  # from arriero.toml:2", "# from $HOME"] {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
     }
     let json = json(&loaded);

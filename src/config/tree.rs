@@ -213,13 +213,9 @@ impl Node {
     }
 
     fn collect_keys(&self, path: &Path, keys: &mut Vec<String>) {
-        match &self.value {
-            Value::Table(entries) => {
-                for (key, node) in entries {
-                    node.collect_keys(&path.join(Step::Key(key.clone())), keys);
-                }
-            }
-            _ => keys.push(path.to_string()),
+        let Value::Table(entries) = &self.value else { return keys.push(path.to_string()) };
+        for (key, node) in entries {
+            node.collect_keys(&path.join(Step::Key(key.clone())), keys);
         }
     }
 }

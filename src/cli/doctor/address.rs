@@ -2,8 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use super::processes;
 use super::Finding;
+use super::processes;
 use crate::cli::client::Client;
 use crate::config::{Config, Variables};
 

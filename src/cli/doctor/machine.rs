@@ -24,7 +24,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
 }
 
 fn data_folder(folder: &Path) -> Finding {
-    let there = folder.ancestors().find(|part| part.exists()).map(Path::to_owned).unwrap_or_else(|| PathBuf::from("/"));
+    let there = folder.ancestors().find(|part| part.exists()).map_or_else(|| PathBuf::from("/"), Path::to_owned);
     let shown = folder.display();
     if !there.is_dir() {
         return Finding::fail("data folder", format!("{shown}: {} is no folder", there.display()), "choose another with --data-dir");
@@ -54,10 +54,13 @@ fn hardware(snapshot: &Snapshot) -> Vec<Finding> {
 fn disk(disk: Option<&Disk>) -> Finding {
     let Some(disk) = disk else { return Finding::ok("disk", "its size cannot be read here") };
     let what = format!("{} free of {} on {}", size(disk.available_bytes), size(disk.total_bytes), disk.mounted_at.display());
-    match disk.available_bytes {
-        ..DISK_FULL_BYTES => Finding::fail("disk", what, "free some, or choose a data folder on another disk with --data-dir"),
-        ..DISK_LOW_BYTES => Finding::warn("disk", what, "free some, or choose a data folder on another disk with --data-dir"),
-        _ => Finding::ok("disk", what),
+    let mend = "free some, or choose a data folder on another disk with --data-dir";
+    if disk.available_bytes < DISK_FULL_BYTES {
+        Finding::fail("disk", what, mend)
+    } else if disk.available_bytes < DISK_LOW_BYTES {
+        Finding::warn("disk", what, mend)
+    } else {
+        Finding::ok("disk", what)
     }
 }
 

@@ -7,6 +7,8 @@ mod backends;
 mod machine;
 mod processes;
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 use super::args::Doctor;
@@ -94,9 +96,9 @@ fn text(findings: &[Finding]) -> String {
             Level::Warn => "WARN",
             Level::Fail => "FAIL",
         };
-        text.push_str(&format!("{level}  {:width$}  {}\n", finding.check, terminal::harmless(&finding.what)));
+        let _ = writeln!(text, "{level}  {:width$}  {}", finding.check, terminal::harmless(&finding.what));
         if let Some(mend) = &finding.mend {
-            text.push_str(&format!("      {:width$}  -> {mend}\n", ""));
+            let _ = writeln!(text, "      {:width$}  -> {mend}", "");
         }
     }
     text
