@@ -17,13 +17,7 @@ pub mod measure;
 pub mod memory;
 mod ops;
 mod rope;
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
 pub mod template;
->>>>>>> text
-=======
->>>>>>> lm
 pub mod tokenizer;
 mod weights;
 
