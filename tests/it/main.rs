@@ -9,6 +9,7 @@ mod input;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;
+mod process;
 mod shutdown;
 mod sockets;
 mod support;

@@ -124,3 +124,12 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// The real model that tests of the engine read; `make test` fetches it.
+#[cfg(feature = "embedded")]
+pub fn demo_model() -> std::path::PathBuf {
+    let fetched = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/gemma-3-270m-q4_k_m.gguf");
+    let path = std::env::var_os("ARRIERO_TEST_MODEL").map_or_else(fetched, Into::into);
+    assert!(path.is_file(), "there is no {}: `make models` fetches it", path.display());
+    path
+}
