@@ -30,12 +30,14 @@ fn errors() {
 
 #[test]
 fn metrics() {
-    let mut text = "# Metrics\n\n`GET /metrics` gives them in Prometheus' text format. Labels come from closed sets, or from the configuration; \
+    let mut text =
+        "# Metrics\n\n`GET /metrics` gives them in Prometheus' text format. Labels come from closed sets, or from the configuration; \
         names of models beyond a bound become `other`.\n\n| metric | kind | unit | labels | what it tells |\n|---|---|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     for metric in ALL {
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        let _ = writeln!(text, "| `{}` | {} | {} | {} | {} |", metric.name, metric.kind.as_str(), metric.unit, labels.join(", "), metric.help);
+        let _ =
+            writeln!(text, "| `{}` | {} | {} | {} | {} |", metric.name, metric.kind.as_str(), metric.unit, labels.join(", "), metric.help);
     }
     check("metrics.md", &text);
 }

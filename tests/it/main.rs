@@ -1,5 +1,7 @@
 //! One binary for all integration tests: they share one build and nothing else.
 
+#![expect(clippy::disallowed_methods, reason = "tests start tasks and read their environment as they please")]
+
 mod architecture;
 mod cancel;
 mod docs;

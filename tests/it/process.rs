@@ -150,7 +150,7 @@ async fn sigterm_under_load_finishes_what_runs() {
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
-    let fake = fake(|s| s.prefill = Duration::from_secs(600)).await;
+    let fake = fake(|s| s.prefill = Duration::from_mins(10)).await;
     let mut process = Process::start(folder.path(), &fake, &[]).await;
     let waiting = process.client.post(format!("{}/generate", process.url)).json(&json!({"model": "gemma3:270m", "prompt": "x"})).send();
     let waiting = tokio::spawn(waiting);
@@ -173,7 +173,8 @@ async fn after_a_kill_it_starts_again_where_it_was() {
         let mut process = Process::start(folder.path(), &fake, &[]).await;
         let short = json!({"model": "gemma3:270m", "prompt": "x", "options": {"num_predict": 2}});
         assert_eq!(process.post(&short).await.status(), 200, "round {round}");
-        let running = process.post(&json!({"model": "gemma3:270m", "prompt": "x", "stream": true, "options": {"num_predict": 10_000}})).await;
+        let running =
+            process.post(&json!({"model": "gemma3:270m", "prompt": "x", "stream": true, "options": {"num_predict": 10_000}})).await;
         process.signal("-KILL");
         process.ended().await;
         assert!(running.bytes().await.is_err(), "a cut stream is no clean end");
@@ -208,7 +209,8 @@ async fn a_start_is_quick() {
     let fake = fake(|_| {}).await;
     let before = Instant::now();
     let process = Process::start(folder.path(), &fake, &[]).await;
-    let answer: Value = process.post(&json!({"model": "gemma3:270m", "prompt": "x", "options": {"num_predict": 1}})).await.json().await.expect("JSON");
+    let answer: Value =
+        process.post(&json!({"model": "gemma3:270m", "prompt": "x", "options": {"num_predict": 1}})).await.json().await.expect("JSON");
     assert_eq!(answer["done"], true);
     assert!(before.elapsed() < PATIENCE / 2);
 }

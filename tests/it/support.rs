@@ -29,9 +29,10 @@ pub struct TestApp {
 pub fn config(data: &TempDir, fakes: &[&FakeOllama]) -> Config {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.data_dir = data.path().to_owned();
+    data.path().clone_into(&mut config.data_dir);
     // A deep check asks for a token of its own, which tests that count requests would see.
-    let server = |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
+    let server =
+        |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
     config.ollama = fakes.iter().map(server).collect();
     config
 }
