@@ -1,4 +1,6 @@
 //! Everything that needs more than one folder, or a real model.
 
 #[cfg(feature = "embedded")]
+mod lm;
+#[cfg(feature = "embedded")]
 mod text;
