@@ -66,7 +66,9 @@ impl Model {
         let config = Config::from_header(header)?;
         let source = Source::open(path, header)?;
         let engine = match &device.0 {
-            Kind::Cpu { threads, isa } => Engine::Cpu(Decoder::load(Cpu::new(*threads, *isa)?, &config, header, &source)?),
+            Kind::Cpu { threads, isa, precision } => {
+                Engine::Cpu(Decoder::load(Cpu::new(*threads, *isa, *precision)?, &config, header, &source)?)
+            }
             Kind::Accelerator { device, .. } => {
                 Engine::Accelerated(Decoder::load(Accelerated::new(device.clone()), &config, header, &source)?)
             }
@@ -169,14 +171,7 @@ enum Wanted {
     Every,
 }
 
-fn run<O: ops::Ops>(
-    decoder: &Decoder<O>,
-    config: &Config,
-    tokens: &[u32],
-    start: usize,
-    stores: &mut [O::Store],
-    wanted: Wanted,
-) -> Result<Vec<f32>> {
+fn run<O: ops::Ops>(decoder: &Decoder<O>, config: &Config, tokens: &[u32], start: usize, stores: &mut [O::Store], wanted: Wanted) -> Result<Vec<f32>> {
     let x = decoder.hidden(config, tokens, start, stores)?;
     match wanted {
         Wanted::Nothing => Ok(Vec::new()),

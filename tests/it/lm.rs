@@ -73,9 +73,15 @@ fn check_families(device: &Device, bound: f32) {
 
 #[test]
 fn every_family_gives_the_logits_of_transformers_with_every_instruction_set() {
-    for device in Device::each_cpu(2) {
+    for device in Device::each_exact_cpu(2) {
         check_families(&device, 2e-5);
     }
+}
+
+#[test]
+fn caches_of_half_precision_cost_little() {
+    // These models are random and let every rounding grow; trained ones do not (see the perplexity below).
+    check_families(&Device::cpu(Some(2)), 1e-2);
 }
 
 #[test]
@@ -83,9 +89,13 @@ fn the_accelerator_path_gives_them_too() {
     check_families(&Device::candle_on_cpu(), 2e-5);
 }
 
+fn exact_cpu() -> Device {
+    Device::each_exact_cpu(2).pop().expect("at least the plain one")
+}
+
 #[test]
 fn going_back_and_reading_on_gives_what_reading_at_once_gives() {
-    let model = load(&golden_folder().join("lm_gemma3-window.gguf"), &Device::cpu(Some(2)));
+    let model = load(&golden_folder().join("lm_gemma3-window.gguf"), &exact_cpu());
     let text: Vec<u32> = (0..120).map(|i| (i * 31 + 7) % 72).collect();
     let mut cache = model.new_cache(200).expect("a cache");
     model.forward(&text, &mut cache).expect("logits");
@@ -99,13 +109,13 @@ fn going_back_and_reading_on_gives_what_reading_at_once_gives() {
 
 #[test]
 fn a_ring_that_has_moved_on_refuses_to_go_back_and_a_long_text_wraps_it() {
-    let model = load(&golden_folder().join("lm_mistral-window.gguf"), &Device::cpu(Some(2)));
+    let model = load(&golden_folder().join("lm_mistral-window.gguf"), &exact_cpu());
     let text: Vec<u32> = (0..900).map(|i| (i * 31 + 7) % 72).collect();
     let mut cache = model.new_cache(1000).expect("a cache");
     let at_once = model.forward(&text, &mut cache).expect("logits");
     assert!(!cache.truncate(900 - CHUNK - 1), "that far back the ring has been overwritten");
     assert!(cache.truncate(880));
-    let again = text[880..].iter().map(|&token| model.forward(&[token], &mut cache).expect("logits")).next_back().expect("tokens");
+    let again = text[880..].iter().fold(Vec::new(), |_, &token| model.forward(&[token], &mut cache).expect("logits"));
     assert!(difference(&again, &at_once) < 1e-4);
 }
 
