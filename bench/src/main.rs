@@ -98,16 +98,16 @@ impl Measure {
     }
 }
 
-/// Prints reports and remembers whether all passed.
+/// Prints reports and remembers whether one failed.
 struct Printer {
     file: Option<std::fs::File>,
-    passed: bool,
+    failed: bool,
 }
 
 impl Printer {
     fn new(measure: &Measure) -> Result<Self> {
         let open = |path: &PathBuf| std::fs::File::create(path).with_context(|| format!("creating {}", path.display()));
-        Ok(Self { file: measure.out.as_ref().map(open).transpose()?, passed: true })
+        Ok(Self { file: measure.out.as_ref().map(open).transpose()?, failed: false })
     }
 
     fn print(&mut self, report: &Report) -> Result<()> {
@@ -116,13 +116,19 @@ impl Printer {
         if let Some(file) = &mut self.file {
             writeln!(file, "{line}")?;
         }
-        self.passed &= report.passed();
+        self.failed |= report.passed() == Some(false);
         Ok(())
     }
 }
 
-fn main() -> Result<ExitCode> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    run(Cli::parse()).unwrap_or_else(|error| {
+        eprintln!("arriero-bench: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
     // One thread: upstream and load share a core, and a second thread would only move work about.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -143,7 +149,7 @@ fn main() -> Result<ExitCode> {
 }
 
 fn code(printer: &Printer) -> ExitCode {
-    if printer.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if printer.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 async fn serve(fake: Fake) -> Result<ExitCode> {

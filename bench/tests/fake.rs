@@ -78,6 +78,44 @@ async fn every_fault_in_the_middle_looks_as_it_should() {
 }
 
 #[tokio::test]
+async fn a_stall_sends_nothing_more_and_keeps_the_connection() {
+    let fake = spawn(numbered(5)).await;
+    fake.fail(Plan::always(Fault::After(2, Midway::Stall)));
+    for number in 0..2 {
+        let body = json!({"model": "q8", "prompt": "Go", "stream": number == 0}).to_string();
+        let request = raw::request("POST", "/api/generate", &[], body.as_bytes());
+        let stalled = raw::exchange(fake.address(), &request, BOUND);
+        tokio::select! {
+            reply = stalled => panic!("{:?}", reply.map(|reply| reply.ended)),
+            seen = fake.wait_for(|seen| seen.requests.get(number).is_some_and(|r| r.tokens == 2)) => seen.expect("two tokens"),
+        }
+        fake.wait_for(|seen| seen.in_flight == 0).await.expect("notices that the client left");
+    }
+    assert_eq!(fake.requests().iter().map(|r| (r.tokens, r.aborted())).collect::<Vec<_>>(), [(2, Some(Phase::Streaming)); 2]);
+    let request = raw::request("POST", "/api/generate", &[], br#"{"model": "q8", "prompt": "Go"}"#);
+    let reply = raw::exchange(fake.address(), &request, Duration::from_secs(1)).await.expect("connects");
+    assert_eq!(reply.ended, Ended::TimedOut);
+}
+
+#[tokio::test]
+async fn long_prompts_are_cut_silently_as_measured() {
+    let fake = spawn(numbered(1)).await;
+    let body = json!({"model": "q8", "prompt": "word ".repeat(6_000), "stream": false});
+    let reply: Value = serde_json::from_slice(&post(fake.address(), "/api/generate", body).await.body()).expect("json");
+    assert_eq!(reply["prompt_eval_count"], 2_051);
+}
+
+#[tokio::test]
+async fn keep_alive_sticks_to_a_runner() {
+    let fake = spawn(numbered(1)).await;
+    post(fake.address(), "/api/generate", json!({"model": "q8", "prompt": "a", "keep_alive": -1})).await;
+    generate(&fake, false).await;
+    let ps = raw::exchange(fake.address(), &raw::request("GET", "/api/ps", &[], b""), BOUND).await.expect("connects");
+    let ps: Value = serde_json::from_slice(&ps.body()).expect("json");
+    assert!(ps["models"][0]["expires_at"].as_str().is_some_and(|at| at > "2200"), "{ps}");
+}
+
+#[tokio::test]
 async fn faults_before_the_answer() {
     let fake = spawn(numbered(3)).await;
     for (fault, status, ended) in [

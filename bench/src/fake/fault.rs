@@ -16,7 +16,7 @@ pub enum Fault {
     CloseBeforeHeaders,
     /// The connection is reset (RST) before any byte of the answer.
     ResetBeforeHeaders,
-    /// The answer breaks after this many tokens.
+    /// The answer breaks after this many tokens, or before its end if it has fewer. Generate and chat only.
     After(usize, Midway),
     /// The head of the answer comes byte by byte, this far apart.
     SlowHeaders(Duration),

@@ -51,7 +51,8 @@ pub enum Bound {
     AtLeast,
 }
 
-/// What a scenario found. `pass` says that nothing failed; `undecided` how many goals have no verdict. Without
+/// What a scenario found. `pass` is true when every goal is met, false when something
+/// failed, and null when nothing failed but `undecided` goals have no verdict. Without
 /// optimisation the load is slower than what it measures, so such a build gives figures and no verdicts.
 #[derive(Debug)]
 pub struct Report {
@@ -61,7 +62,7 @@ pub struct Report {
     figures: Map<String, Value>,
     goals: Vec<Value>,
     undecided: usize,
-    pass: bool,
+    failed: bool,
     errors: Vec<String>,
 }
 
@@ -74,7 +75,7 @@ impl Report {
             figures: Map::new(),
             goals: Vec::new(),
             undecided: 0,
-            pass: true,
+            failed: false,
             errors: Vec::new(),
         }
     }
@@ -95,7 +96,7 @@ impl Report {
         let decided = value.filter(|_| !drowned && !cfg!(debug_assertions));
         let pass = decided.map(|value| if bound == Bound::AtMost { value <= limit } else { value >= limit });
         self.undecided += usize::from(pass.is_none());
-        self.pass &= pass != Some(false);
+        self.failed |= pass == Some(false);
         let sign = if bound == Bound::AtMost { "at most" } else { "at least" };
         let value = value.map(|value| (value * 1e4).round() / 1e4);
         let noise = noise.map(|noise| (noise * 1e4).round() / 1e4);
@@ -108,18 +109,23 @@ impl Report {
     pub fn errors(&mut self, errors: impl IntoIterator<Item = String>) {
         self.errors.extend(errors);
         self.errors.truncate(20);
-        self.pass &= self.errors.is_empty();
+        self.failed |= !self.errors.is_empty();
     }
 
-    pub fn passed(&self) -> bool {
-        self.pass
+    /// None: nothing failed, but not everything was decided.
+    pub fn passed(&self) -> Option<bool> {
+        match (self.failed, self.undecided) {
+            (true, _) => Some(false),
+            (false, 0) => Some(true),
+            _ => None,
+        }
     }
 
     pub fn json(&self) -> Value {
         json!({
             "scenario": self.scenario, "view": self.view, "rounds": self.rounds, "figures": self.figures,
             "goals": self.goals, "undecided": self.undecided, "optimised": !cfg!(debug_assertions), "errors": self.errors,
-            "pass": self.pass,
+            "pass": self.passed(),
         })
     }
 }
@@ -138,18 +144,18 @@ mod tests {
 
     #[test]
     fn a_missed_goal_or_an_error_fails_a_report() {
+        let decided = !cfg!(debug_assertions);
         let mut report = Report::new("a", "pinned", 5);
         report.goal("P1", "ratio", Bound::AtMost, 2.5, Some(2.0));
+        assert_eq!(report.passed(), decided.then_some(true), "a build without optimisation has no verdict");
         report.goal("P2", "ratio", Bound::AtLeast, 0.3, None);
-        assert!(report.passed());
         report.goal_in_noise("P3", "delay", Bound::AtMost, 150.0, Some(-800.0), Some(2_000.0));
-        assert!(report.passed());
+        assert_eq!(report.passed(), None, "nothing failed, not everything was decided");
         assert_eq!(report.json()["goals"][2]["pass"], Value::Null);
         report.goal("P3", "ratio", Bound::AtLeast, 0.3, Some(0.1));
-        // The verdict of a build without optimisation is none.
-        assert_eq!(report.passed(), cfg!(debug_assertions));
+        assert_eq!(report.passed(), decided.then_some(false));
         let mut broken = Report::new("b", "pinned", 5);
         broken.errors(["a chunk was lost".to_owned()]);
-        assert!(!broken.passed());
+        assert_eq!(broken.passed(), Some(false), "whatever the build");
     }
 }
