@@ -72,7 +72,7 @@ const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection beyond the bound is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-content-length: 167\r\n\r\n{\"type\":\"urn:arriero:problem:overloaded\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"overloaded\",\
+content-length: 170\r\n\r\n{\"type\":\"urn:arriero:problem:overloaded\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"overloaded\",\
 \"detail\":\"too many connections are open\",\"retry_after_seconds\":1}";
 
 /// A bound socket.
