@@ -2,6 +2,7 @@
 
 mod architecture;
 mod cancel;
+mod cli;
 mod faults;
 mod generate;
 mod input;
