@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn known_dates_are_spelled_right() {
         assert_eq!(rfc3339(Duration::new(0, 1)), "1970-01-01T00:00:00.000000001Z");
-        assert_eq!(rfc3339(Duration::from_secs(951_782_400)), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(rfc3339(Duration::from_secs(951_782_401)), "2000-02-29T00:00:01.000000000Z");
         assert_eq!(rfc3339(Duration::from_secs(1_795_443_711)), "2026-11-23T14:21:51.000000000Z");
         assert_eq!(http_date(Duration::from_secs(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }

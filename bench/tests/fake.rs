@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::{net::SocketAddr, time::Duration};
 
 const BOUND: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 async fn post(address: SocketAddr, path: &str, body: Value) -> Reply {
     raw::exchange(address, &raw::request("POST", path, &[], body.to_string().as_bytes()), BOUND).await.expect("connects")
@@ -67,12 +67,52 @@ async fn every_fault_in_the_middle_looks_as_it_should() {
         assert_eq!(done, matches!(midway, Midway::HugeLine(_)), "{midway:?}");
         let text = reply.text();
         match midway {
-            Midway::RunnerDeath => assert!(text.ends_with("{\"error\":\"an error was encountered while running the model: unexpected EOF\"}\n")),
+            Midway::RunnerDeath => {
+                assert!(text.ends_with("{\"error\":\"an error was encountered while running the model: unexpected EOF\"}\n"));
+            }
             Midway::HugeLine(bytes) => assert!(text.lines().any(|line| line.len() > bytes)),
             Midway::Garbage | Midway::TruncatedJson => assert!(lines(&reply).iter().any(Option::is_none)),
             _ => {}
         }
     }
+}
+
+#[tokio::test]
+async fn a_stall_sends_nothing_more_and_keeps_the_connection() {
+    let fake = spawn(numbered(5)).await;
+    fake.fail(Plan::always(Fault::After(2, Midway::Stall)));
+    for number in 0..2 {
+        let body = json!({"model": "q8", "prompt": "Go", "stream": number == 0}).to_string();
+        let request = raw::request("POST", "/api/generate", &[], body.as_bytes());
+        let stalled = raw::exchange(fake.address(), &request, BOUND);
+        tokio::select! {
+            reply = stalled => panic!("{:?}", reply.map(|reply| reply.ended)),
+            seen = fake.wait_for(|seen| seen.requests.get(number).is_some_and(|r| r.tokens == 2)) => seen.expect("two tokens"),
+        }
+        fake.wait_for(|seen| seen.in_flight == 0).await.expect("notices that the client left");
+    }
+    assert_eq!(fake.requests().iter().map(|r| (r.tokens, r.aborted())).collect::<Vec<_>>(), [(2, Some(Phase::Streaming)); 2]);
+    let request = raw::request("POST", "/api/generate", &[], br#"{"model": "q8", "prompt": "Go"}"#);
+    let reply = raw::exchange(fake.address(), &request, Duration::from_secs(1)).await.expect("connects");
+    assert_eq!(reply.ended, Ended::TimedOut);
+}
+
+#[tokio::test]
+async fn long_prompts_are_cut_silently_as_measured() {
+    let fake = spawn(numbered(1)).await;
+    let body = json!({"model": "q8", "prompt": "word ".repeat(6_000), "stream": false});
+    let reply: Value = serde_json::from_slice(&post(fake.address(), "/api/generate", body).await.body()).expect("json");
+    assert_eq!(reply["prompt_eval_count"], 2_051);
+}
+
+#[tokio::test]
+async fn keep_alive_sticks_to_a_runner() {
+    let fake = spawn(numbered(1)).await;
+    post(fake.address(), "/api/generate", json!({"model": "q8", "prompt": "a", "keep_alive": -1})).await;
+    generate(&fake, false).await;
+    let ps = raw::exchange(fake.address(), &raw::request("GET", "/api/ps", &[], b""), BOUND).await.expect("connects");
+    let ps: Value = serde_json::from_slice(&ps.body()).expect("json");
+    assert!(ps["models"][0]["expires_at"].as_str().is_some_and(|at| at > "2200"), "{ps}");
 }
 
 #[tokio::test]
@@ -126,21 +166,26 @@ async fn those_who_leave_are_remembered_with_their_phase() {
 }
 
 #[tokio::test]
-async fn slots_are_handed_out_in_order() {
-    let fake = spawn(Script { slots: 2, token_gap: Duration::from_millis(2), ..numbered(5) }).await;
-    let mut set = tokio::task::JoinSet::new();
+async fn no_more_than_the_slots_work_at_once() {
+    let fake = spawn(Script { slots: 2, prefill: LONG, ..numbered(5) }).await;
     let address = fake.address();
+    let mut set = tokio::task::JoinSet::new();
     for _ in 0..8 {
         set.spawn(post(address, "/api/generate", json!({"model": "q8", "prompt": "Go"})));
     }
-    assert!(set.join_all().await.iter().all(|reply| reply.status == 200));
-    assert_eq!(fake.seen(|seen| (seen.max_generating, seen.loads, seen.answered)), (2, 1, 8));
+    let running = |seen: &arriero_bench::fake::Seen, phase| seen.requests.iter().filter(|r| r.outcome == Outcome::Running(phase)).count();
+    fake.wait_for(|seen| running(seen, Phase::Queued) == 6 && running(seen, Phase::Prefill) == 2).await.expect("two of eight work");
+    assert_eq!(fake.seen(|seen| (seen.max_generating, seen.in_flight, seen.loads)), (2, 8, 1));
+    set.shutdown().await;
+    fake.wait_for(|seen| seen.in_flight == 0 && seen.aborted == 8).await.expect("all left");
 }
 
 #[tokio::test]
 async fn runner_options_cost_a_reload_and_sampling_options_do_not() {
     let fake = spawn(numbered(1)).await;
-    let ask = async |model: &str, options: Value| post(fake.address(), "/api/generate", json!({"model": model, "prompt": "a", "options": options})).await;
+    let ask = async |model: &str, options: Value| {
+        post(fake.address(), "/api/generate", json!({"model": model, "prompt": "a", "options": options})).await
+    };
     for (model, options, loads) in [
         ("gemma3:270m", json!({}), 1),
         ("gemma3:270m", json!({"temperature": 1, "num_ctx": 4096}), 1),
@@ -164,15 +209,22 @@ async fn the_queue_of_loads_is_bounded_and_that_of_a_loaded_model_is_not() {
     let ask = |model: &'static str| post(address, "/api/generate", json!({"model": model, "prompt": "a", "stream": false}));
     assert_eq!(ask("q8").await.status, 200);
     let mut set = tokio::task::JoinSet::new();
-    (0..10).for_each(|_| drop(set.spawn(ask("q8"))));
+    for _ in 0..10 {
+        set.spawn(ask("q8"));
+    }
     assert!(set.join_all().await.iter().all(|reply| reply.status == 200));
-    fake.adjust(|script| script.load_time = Duration::from_millis(300));
+    fake.adjust(|script| script.load_time = LONG);
     let mut set = tokio::task::JoinSet::new();
-    (0..10).for_each(|_| drop(set.spawn(ask("gemma3:270m"))));
-    let replies = set.join_all().await;
-    let busy: Vec<&Reply> = replies.iter().filter(|reply| reply.status == 503).collect();
-    assert_eq!(busy.len(), 8, "one loads, one waits");
-    assert!(busy[0].text().contains("server busy, please try again.  maximum pending requests exceeded"));
+    for _ in 0..10 {
+        set.spawn(ask("gemma3:270m"));
+    }
+    fake.wait_for(|seen| seen.answered == 11 + 8).await.expect("one loads, one waits, eight are refused");
+    for _ in 0..8 {
+        let reply = set.join_next().await.expect("there are ten").expect("no panic");
+        assert_eq!(reply.status, 503);
+        assert!(reply.text().contains("server busy, please try again.  maximum pending requests exceeded"));
+    }
+    assert_eq!(fake.seen(|seen| seen.in_flight), 2);
 }
 
 #[tokio::test]
@@ -180,7 +232,9 @@ async fn a_runner_that_dies_takes_all_its_requests_with_it() {
     let fake = spawn(Script { token_gap: LONG, ..numbered(3) }).await;
     let address = fake.address();
     let mut set = tokio::task::JoinSet::new();
-    (0..3).for_each(|_| drop(set.spawn(post(address, "/api/chat", json!({"model": "chat", "messages": [{"role": "user", "content": "a"}]})))));
+    for _ in 0..3 {
+        set.spawn(post(address, "/api/chat", json!({"model": "chat", "messages": [{"role": "user", "content": "a"}]})));
+    }
     fake.wait_for(|seen| seen.tokens == 3).await.expect("all stream");
     fake.kill_runners();
     for reply in set.join_all().await {
@@ -194,7 +248,7 @@ async fn a_runner_that_dies_takes_all_its_requests_with_it() {
 async fn a_killed_fake_resets_and_its_port_can_be_used_again() {
     let fake = spawn(Script { token_gap: LONG, ..numbered(3) }).await;
     let address = fake.address();
-    let asked = tokio::spawn(post(address, "/api/generate", json!({"model": "q8", "prompt": "a"})));
+    let asked = arriero_bench::task::spawn(post(address, "/api/generate", json!({"model": "q8", "prompt": "a"})));
     fake.wait_for(|seen| seen.tokens == 1).await.expect("streams");
     fake.kill().await;
     assert_eq!(asked.await.expect("no panic").ended, Ended::Reset);

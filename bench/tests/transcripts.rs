@@ -16,9 +16,7 @@ const AT_LEAST: usize = 207;
 const NOT_MODELLED: &[(&str, &[&str], &str)] = &[
     (
         "native-basics",
-        &[
-            "copy", "delete", "pull", "push", "me", "signout", "web_search", "blob", "create", "show_c3",
-        ],
+        &["copy", "delete", "pull", "push", "me", "signout", "web_search", "blob", "create", "show_c3"],
         "the fake's library is given by its script: it does not create, fetch or remove models, and has no account",
     ),
     ("faults", &["blob_post_new"], "as above"),
@@ -215,7 +213,7 @@ fn without_counts(value: &Value) -> String {
 /// What was loaded when the record was made.
 async fn load_something(fake: &FakeOllama) {
     let request = raw::request("POST", "/api/embed", &[], br#"{"model":"minilm","keep_alive":-1}"#);
-    let loaded = raw::exchange(fake.address(), &request, Duration::from_secs(60)).await.expect("connects");
+    let loaded = raw::exchange(fake.address(), &request, Duration::from_mins(1)).await.expect("connects");
     assert_eq!(loaded.status, 200);
 }
 
@@ -228,7 +226,7 @@ async fn the_fake_answers_as_the_recorded_server_did() {
     let mut wrong = Vec::new();
     for exchange in &exchanges {
         fake.adjust(|script| exchange.script(script));
-        let reply = raw::exchange(fake.address(), &exchange.bytes(), Duration::from_secs(60)).await.expect("connects");
+        let reply = raw::exchange(fake.address(), &exchange.bytes(), Duration::from_mins(1)).await.expect("connects");
         assert_ne!(reply.ended, Ended::TimedOut, "{}/{}", exchange.file, exchange.name);
         let found = differences(exchange, &reply);
         if !found.is_empty() {

@@ -54,7 +54,10 @@ pub async fn version() -> Json<Version> {
         ("metal", cfg!(feature = "metal")),
         ("accelerate", cfg!(feature = "accelerate")),
     ];
-    Json(Version { version: env!("CARGO_PKG_VERSION"), features: features.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect() })
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION"),
+        features: features.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect(),
+    })
 }
 
 /// Metrics

@@ -60,27 +60,82 @@ const fn row(code: &'static str, status: StatusCode, title: &'static str, hint: 
 
 /// Every problem there is. `docs/errors.md` shows the same table.
 pub const TABLE: &[Row] = &[
-    row("malformed_request", StatusCode::BAD_REQUEST, "The request is not well-formed HTTP", "Send one Host header, one framing of the body and a plain path."),
-    row("malformed_body", StatusCode::BAD_REQUEST, "The body is not a JSON object", "Send a JSON object, in UTF-8, nested at most 127 levels deep."),
+    row(
+        "malformed_request",
+        StatusCode::BAD_REQUEST,
+        "The request is not well-formed HTTP",
+        "Send one Host header, one framing of the body and a plain path.",
+    ),
+    row(
+        "malformed_body",
+        StatusCode::BAD_REQUEST,
+        "The body is not a JSON object",
+        "Send a JSON object, in UTF-8, nested at most 127 levels deep.",
+    ),
     row("invalid_field", StatusCode::UNPROCESSABLE_ENTITY, "A field has a value it does not take", "Correct the fields named in `errors`."),
-    row("model_missing", StatusCode::UNPROCESSABLE_ENTITY, "No model is named and there is no default", "Name a `model` (GET /models lists them), or set `generation.default_model`."),
-    row("model_not_found", StatusCode::NOT_FOUND, "No backend has the model", "GET /models lists what can be asked for; on Ollama, `ollama pull` brings a new model."),
+    row(
+        "model_missing",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "No model is named and there is no default",
+        "Name a `model` (GET /models lists them), or set `generation.default_model`.",
+    ),
+    row(
+        "model_not_found",
+        StatusCode::NOT_FOUND,
+        "No backend has the model",
+        "GET /models lists what can be asked for; on Ollama, `ollama pull` brings a new model.",
+    ),
     row("not_found", StatusCode::NOT_FOUND, "There is nothing at this path", "GET /openapi.json lists all paths."),
-    row("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The path does not take this method", "The `allow` header lists the methods it takes."),
+    row(
+        "method_not_allowed",
+        StatusCode::METHOD_NOT_ALLOWED,
+        "The path does not take this method",
+        "The `allow` header lists the methods it takes.",
+    ),
     row("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large", "Send less, or raise `api.body.max_bytes`."),
     row("body_too_slow", StatusCode::REQUEST_TIMEOUT, "The body came too slowly", "Send the body without long pauses."),
     row("refused", StatusCode::BAD_REQUEST, "The backend refused the request", "Change what the detail names."),
-    row("unsupported", StatusCode::UNPROCESSABLE_ENTITY, "The backend cannot honour a field", "Leave the field out, or ask a backend that can."),
-    row("context_too_long", StatusCode::UNPROCESSABLE_ENTITY, "The prompt does not fit the context", "Shorten the prompt, raise `options.num_ctx` where the model allows, or set `truncate` to true."),
-    row("out_of_memory", StatusCode::SERVICE_UNAVAILABLE, "The model does not fit into memory", "Free memory, ask for a smaller `num_ctx`, or use a smaller model."),
-    row("unreachable", StatusCode::BAD_GATEWAY, "The backend cannot be reached", "Check that Ollama runs and that its URL is right: `arriero doctor`."),
+    row(
+        "unsupported",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The backend cannot honour a field",
+        "Leave the field out, or ask a backend that can.",
+    ),
+    row(
+        "context_too_long",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The prompt does not fit the context",
+        "Shorten the prompt, raise `options.num_ctx` where the model allows, or set `truncate` to true.",
+    ),
+    row(
+        "out_of_memory",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The model does not fit into memory",
+        "Free memory, ask for a smaller `num_ctx`, or use a smaller model.",
+    ),
+    row(
+        "unreachable",
+        StatusCode::BAD_GATEWAY,
+        "The backend cannot be reached",
+        "Check that Ollama runs and that its URL is right: `arriero doctor`.",
+    ),
     row("overloaded", StatusCode::SERVICE_UNAVAILABLE, "The backend is overloaded", "Try again after `retry-after` seconds."),
     row("failed", StatusCode::BAD_GATEWAY, "The backend failed", "Try again; if it lasts, look at the backend's log."),
-    row("protocol", StatusCode::BAD_GATEWAY, "The backend's answer is broken or incomplete", "Try again; check that the URL is an Ollama's and that it has not crashed."),
+    row(
+        "protocol",
+        StatusCode::BAD_GATEWAY,
+        "The backend's answer is broken or incomplete",
+        "Try again; check that the URL is an Ollama's and that it has not crashed.",
+    ),
     row("stalled", StatusCode::GATEWAY_TIMEOUT, "The backend fell silent", "Try again; if it lasts, restart the backend."),
     row("deadline", StatusCode::GATEWAY_TIMEOUT, "The deadline passed", "Ask for less, or allow more time in `deadline_ms`."),
     row("deadline_too_long", StatusCode::UNPROCESSABLE_ENTITY, "The deadline is longer than allowed", "Ask for a shorter `deadline_ms`."),
-    row("answer_too_large", StatusCode::INSUFFICIENT_STORAGE, "The answer outgrew what is collected for one", "Set `stream` to true, or bound the answer with `options.num_predict`."),
+    row(
+        "answer_too_large",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "The answer outgrew what is collected for one",
+        "Set `stream` to true, or bound the answer with `options.num_predict`.",
+    ),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
 ];
@@ -167,7 +222,7 @@ impl From<gateway::Error> for Problem {
             }
             gateway::Error::ModelMissing { known } => problem.with("known", known),
             gateway::Error::NoBackend { reasons } => problem.with("reasons", reasons),
-            gateway::Error::Backend { backend, source } => problem.with("backend", backend).of_backend(source),
+            gateway::Error::Backend { backend, source } => problem.with("backend", backend).of_backend(&source),
             _ => problem,
         }
     }
@@ -175,11 +230,11 @@ impl From<gateway::Error> for Problem {
 
 impl Problem {
     /// What only some failures of a backend have to say.
-    fn of_backend(mut self, error: BackendError) -> Self {
+    fn of_backend(mut self, error: &BackendError) -> Self {
         if let Retry::After(after) = error.retry() {
             self.retry_after(after);
         }
-        match error {
+        match *error {
             BackendError::ContextTooLong { prompt_tokens, context_tokens } => {
                 self.with("prompt_tokens", prompt_tokens).with("context_tokens", context_tokens)
             }
@@ -187,8 +242,7 @@ impl Problem {
                 self.with("needed_bytes", needed_bytes).with("available_bytes", available_bytes)
             }
             BackendError::Unsupported { field, .. } => self.with("field", field),
-            BackendError::Refused { status, .. } => self.with("upstream_status", status),
-            BackendError::Failed { status: Some(status), .. } => self.with("upstream_status", status),
+            BackendError::Refused { status, .. } | BackendError::Failed { status: Some(status), .. } => self.with("upstream_status", status),
             _ => self,
         }
     }

@@ -16,11 +16,7 @@ impl Engine {
 
     /// Ends its generations and gives back its memory.
     pub async fn close(self) {
-        let engine = self.0;
-        // Waits for threads, which is nothing for a thread of the runtime.
-        if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
-            tracing::error!(%error, "the embedded engine did not close");
-        }
+        self.0.close().await;
     }
 }
 
@@ -33,7 +29,7 @@ pub async fn load(config: &Config, ollama_answers: bool) -> Result<Option<Engine
     if embedded.models.is_empty() {
         return Ok(None);
     }
-    let loading = tokio::task::spawn_blocking(move || embedded::Engine::load(embedded));
+    let loading = tokio::task::spawn_blocking(move || embedded::Engine::load(&embedded));
     match loading.await {
         Ok(engine) => Ok(Some(Engine(Arc::new(engine?)))),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

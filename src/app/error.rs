@@ -24,7 +24,7 @@ pub enum Error {
     SameName { name: String },
     #[cfg(feature = "embedded")]
     #[error(transparent)]
-    Embedded(#[from] crate::backends::embedded::Error),
+    Embedded(#[from] crate::backends::embedded::LoadError),
     #[error(
         "nothing can serve a model: {}; start Ollama, give its address with --ollama URL, or serve a file with --model FILE.gguf \
          (`make run` fetches a small one)", reasons.join("; ")

@@ -1,6 +1,7 @@
 //! Stands in for `engine.rs` where the embedded engine is not compiled in: there is never one.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 
 use super::error::Error;
@@ -14,11 +15,11 @@ impl Engine {
         match self.0 {}
     }
 
-    pub async fn close(self) {
+    pub fn close(self) -> Ready<()> {
         match self.0 {}
     }
 }
 
-pub async fn load(_: &Config, _: bool) -> Result<Option<Engine>, Error> {
-    Ok(None)
+pub fn load(_: &Config, _: bool) -> Ready<Result<Option<Engine>, Error>> {
+    ready(Ok(None))
 }

@@ -174,13 +174,13 @@ impl Node {
         let Value::Table(entries) = &mut self.value else { return Err(self.origin.clone()) };
         match path {
             [] => Err(self.origin.clone()),
-            [key] => match entries.get(key) {
-                Some(existing) => Err(existing.origin.clone()),
-                None => {
-                    entries.insert(key.clone(), node);
-                    Ok(())
+            [key] => {
+                if let Some(existing) = entries.get(key) {
+                    return Err(existing.origin.clone());
                 }
-            },
+                entries.insert(key.clone(), node);
+                Ok(())
+            }
             [key, rest @ ..] => entries.entry(key.clone()).or_insert_with(|| Self::table(node.origin.clone())).put(rest, node),
         }
     }

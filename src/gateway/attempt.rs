@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::backends::{self, Events};
 use crate::domain::blame::Retry;
 use crate::domain::generation::Request;
+use crate::domain::model::ModelInfo;
 use crate::models::{Entry, InFlight};
 use crate::routing::policy::{self, Candidate};
-use crate::domain::model::ModelInfo;
 
 /// A backend that accepted, and its answer.
 pub struct Accepted {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cpu::Precision;
 use super::cpu::kernels::Isa;
 use super::error::{Error, Result};
 
@@ -23,7 +24,7 @@ pub struct Device(pub(super) Kind);
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
-    Cpu { threads: usize, isa: Isa },
+    Cpu { threads: usize, isa: Isa, precision: Precision },
     Accelerator { device: candle_core::Device, name: &'static str },
 }
 
@@ -44,7 +45,7 @@ impl Device {
     /// The CPU.
     #[must_use]
     pub fn cpu(threads: Option<usize>) -> Self {
-        Self(Kind::Cpu { threads: threads.unwrap_or_else(physical_cores).max(1), isa: Isa::detect() })
+        Self(Kind::Cpu { threads: threads.unwrap_or_else(physical_cores).max(1), isa: Isa::detect(), precision: Precision::default() })
     }
 
     /// The accelerator path on the CPU, slow: so that it can be tested on any machine.
@@ -54,11 +55,12 @@ impl Device {
         Self(Kind::Accelerator { device: candle_core::Device::Cpu, name: "candle on the CPU" })
     }
 
-    /// The CPU with every instruction set it has, the plainest first: so that all kernels can be tested.
+    /// The CPU with every instruction set it has, the plainest first, and caches that round nothing: so that all kernels can be
+    /// tested to the last digits.
     #[doc(hidden)]
     #[must_use]
-    pub fn each_cpu(threads: usize) -> Vec<Self> {
-        Isa::available().into_iter().map(|isa| Self(Kind::Cpu { threads, isa })).collect()
+    pub fn each_exact_cpu(threads: usize) -> Vec<Self> {
+        Isa::available().into_iter().map(|isa| Self(Kind::Cpu { threads, isa, precision: Precision::Single })).collect()
     }
 
     #[must_use]
@@ -70,8 +72,8 @@ impl Device {
     #[must_use]
     pub fn describe(&self) -> String {
         match &self.0 {
-            Kind::Cpu { threads: 1, isa } => format!("CPU ({}, 1 thread)", isa.name()),
-            Kind::Cpu { threads, isa } => format!("CPU ({}, {threads} threads)", isa.name()),
+            Kind::Cpu { threads: 1, isa, .. } => format!("CPU ({}, 1 thread)", isa.name()),
+            Kind::Cpu { threads, isa, .. } => format!("CPU ({}, {threads} threads)", isa.name()),
             Kind::Accelerator { name, .. } => (*name).to_owned(),
         }
     }

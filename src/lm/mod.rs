@@ -17,6 +17,7 @@ pub mod measure;
 pub mod memory;
 mod ops;
 mod rope;
+pub mod template;
 pub mod tokenizer;
 mod weights;
 
@@ -65,7 +66,9 @@ impl Model {
         let config = Config::from_header(header)?;
         let source = Source::open(path, header)?;
         let engine = match &device.0 {
-            Kind::Cpu { threads, isa } => Engine::Cpu(Decoder::load(Cpu::new(*threads, *isa)?, &config, header, &source)?),
+            Kind::Cpu { threads, isa, precision } => {
+                Engine::Cpu(Decoder::load(Cpu::new(*threads, *isa, *precision)?, &config, header, &source)?)
+            }
             Kind::Accelerator { device, .. } => {
                 Engine::Accelerated(Decoder::load(Accelerated::new(device.clone()), &config, header, &source)?)
             }

@@ -52,7 +52,12 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant() {
-        for (asked, meant) in [("gemma-3:270m", "gemma3:270m"), ("lama3.2", "llama3.2:latest"), ("qwen2.5", "qwen2.5-coder:7b"), ("minilm", "all-minilm:latest")] {
+        for (asked, meant) in [
+            ("gemma-3:270m", "gemma3:270m"),
+            ("lama3.2", "llama3.2:latest"),
+            ("qwen2.5", "qwen2.5-coder:7b"),
+            ("minilm", "all-minilm:latest"),
+        ] {
             assert_eq!(near(asked, KNOWN.into_iter()).first().map(String::as_str), Some(meant), "{asked}");
         }
     }

@@ -20,7 +20,8 @@ async fn leaves(prefill: Duration, slots: usize, phase: Phase) {
         })
         .await;
         let app = TestApp::spawn(&fake).await;
-        let occupant = (phase == Phase::Queued).then(|| tokio::spawn(app.client.post(format!("{}/generate", app.url)).json(&long(false)).send()));
+        let occupant =
+            (phase == Phase::Queued).then(|| tokio::spawn(app.client.post(format!("{}/generate", app.url)).json(&long(false)).send()));
         if occupant.is_some() {
             fake.wait_for(|seen| seen.generating == 1).await.expect("the slot is taken");
         }
@@ -57,7 +58,7 @@ async fn leaving_while_queued_upstream() {
 
 #[tokio::test]
 async fn leaving_during_the_prompt() {
-    leaves(Duration::from_secs(600), 4, Phase::Prefill).await;
+    leaves(Duration::from_mins(10), 4, Phase::Prefill).await;
 }
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn leaving_in_the_middle() {
 
 #[tokio::test]
 async fn a_deadline_covers_waiting() {
-    let fake = fake(|s| s.prefill = Duration::from_secs(600)).await;
+    let fake = fake(|s| s.prefill = Duration::from_mins(10)).await;
     let app = TestApp::spawn(&fake).await;
     for stream in [false, true] {
         let mut body = long(stream);

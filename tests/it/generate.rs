@@ -16,7 +16,9 @@ async fn one_answer_is_one_object() {
     assert_eq!(status, 200, "{answer}");
     assert!(!answer["response"].as_str().expect("text").is_empty());
     assert_eq!((&answer["done"], &answer["done_reason"], &answer["eval_count"]), (&json!(true), &json!("length"), &json!(7)));
-    assert!(answer["context"].is_array() && answer["total_duration"].is_u64() && answer["created_at"].as_str().expect("a time").ends_with('Z'));
+    assert!(
+        answer["context"].is_array() && answer["total_duration"].is_u64() && answer["created_at"].as_str().expect("a time").ends_with('Z')
+    );
     let about = &answer["arriero"];
     assert_eq!((&about["model"], &about["not_applied"]), (&json!("gemma3:270m"), &json!([])));
     assert!(about["request_id"].is_string() && about["backend"].is_string() && about["ttft_ms"].is_f64() && about["queued_ms"].is_f64());
@@ -60,15 +62,23 @@ async fn everything_travels_and_nothing_of_the_client_leaks() {
         "format": "json", "new_field": {"a": [1]}, "priority": "high", "session": "s", "cache": "bypass", "fallback": false, "deadline_ms": 60_000,
     });
     let request = app.client.post(format!("{}/generate", app.url)).json(&body);
-    let request = request.header("authorization", "Bearer secret").header("cookie", "a=b").header("origin", "https://evil.example").header("x-request-id", "mine-1");
+    let request = request
+        .header("authorization", "Bearer secret")
+        .header("cookie", "a=b")
+        .header("origin", "https://evil.example")
+        .header("x-request-id", "mine-1");
     let response = request.send().await.expect("an answer");
     assert_eq!(response.headers()["x-request-id"], "mine-1");
     let answer: Value = response.json().await.expect("JSON");
-    let not_applied: Vec<&str> = answer["arriero"]["not_applied"].as_array().expect("a list").iter().filter_map(|n| n["field"].as_str()).collect();
+    let not_applied: Vec<&str> =
+        answer["arriero"]["not_applied"].as_array().expect("a list").iter().filter_map(|n| n["field"].as_str()).collect();
     assert_eq!(not_applied, ["priority", "session", "cache", "fallback"]);
     let received = fake.requests().into_iter().find(|r| r.path == "/api/generate").expect("one came");
     let sent = received.json();
-    assert_eq!((&sent["new_field"], &sent["options"]["future"], &sent["keep_alive"], &sent["context"]), (&json!({"a": [1]}), &json!(3), &json!("5m"), &json!([1, 2])));
+    assert_eq!(
+        (&sent["new_field"], &sent["options"]["future"], &sent["keep_alive"], &sent["context"]),
+        (&json!({"a": [1]}), &json!(3), &json!("5m"), &json!([1, 2]))
+    );
     for own in ["priority", "session", "cache", "fallback", "deadline_ms"] {
         assert!(sent.get(own).is_none(), "{own} is the gateway's own");
     }
@@ -142,7 +152,10 @@ async fn models_say_who_has_them_and_what_they_are() {
     let models = list["models"].as_array().expect("a list");
     let has: Vec<(&str, &str)> = models.iter().map(|m| (m["name"].as_str().expect("text"), m["backend"].as_str().expect("text"))).collect();
     assert_eq!(has, [("x:latest", "first"), ("y:latest", "first"), ("x:latest", "second")]);
-    assert_eq!((&models[0]["family"], &models[0]["quantization"], &models[0]["loaded"]), (&json!("gemma3"), &json!("Q4_K_M"), &json!(false)));
+    assert_eq!(
+        (&models[0]["family"], &models[0]["quantization"], &models[0]["loaded"]),
+        (&json!("gemma3"), &json!("Q4_K_M"), &json!(false))
+    );
     assert_eq!((&models[0]["context_length"], &models[0]["available"]), (&json!(32768), &json!(true)));
 }
 

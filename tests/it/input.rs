@@ -43,7 +43,8 @@ async fn bodies_that_are_no_request() {
 async fn all_wrong_fields_are_named_at_once() {
     let fake = fake(|_| {}).await;
     let app = TestApp::spawn(&fake).await;
-    let (status, problem) = send(&app, json!({"model": 1, "prompt": [], "options": {"temperature": -1}, "think": "maybe", "stream": "yes"}).to_string()).await;
+    let (status, problem) =
+        send(&app, json!({"model": 1, "prompt": [], "options": {"temperature": -1}, "think": "maybe", "stream": "yes"}).to_string()).await;
     assert_eq!((status, &problem["code"]), (422, &json!("invalid_field")));
     let named: Vec<&str> = problem["errors"].as_array().expect("a list").iter().filter_map(|e| e["field"].as_str()).collect();
     assert_eq!(named, ["model", "prompt", "options.temperature", "think", "stream"]);
@@ -93,7 +94,7 @@ async fn paths_and_methods_that_do_not_exist() {
 #[tokio::test]
 async fn a_deadline_beyond_the_bound_is_refused() {
     let fake = fake(|_| {}).await;
-    let app = TestApp::with(&[&fake], |c| c.generation.max_deadline = Duration::from_secs(60)).await;
+    let app = TestApp::with(&[&fake], |c| c.generation.max_deadline = Duration::from_mins(1)).await;
     let (status, problem) = send(&app, json!({"model": "gemma3:270m", "deadline_ms": 60_001}).to_string()).await;
     assert_eq!((status, &problem["code"]), (422, &json!("deadline_too_long")));
 }

@@ -64,7 +64,7 @@ async fn the_request_log_has_a_row_for_each_generation() {
     app.ask(json!({"model": "gemma3:270m", "prompt": secret, "options": {"num_predict": 4}})).await;
     app.ask(json!({"model": "nope", "prompt": secret})).await;
     let abandoned = tokio::time::timeout(Duration::from_millis(200), {
-        fake.adjust(|s| s.prefill = Duration::from_secs(600));
+        fake.adjust(|s| s.prefill = Duration::from_mins(10));
         app.post(json!({"model": "gemma3:270m", "prompt": secret}))
     });
     assert!(abandoned.await.is_err());

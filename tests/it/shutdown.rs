@@ -23,7 +23,12 @@ async fn answers_beyond_the_grace_are_told() {
     let fake = fake(|s| s.token_gap = Duration::from_millis(20)).await;
     let app = TestApp::with(&[&fake], |c| c.server.shutdown_grace = Duration::from_millis(300)).await;
     let response = app.post(json!({"model": "gemma3:270m", "prompt": "x", "stream": true, "options": {"num_predict": 100_000}})).await;
-    let collecting = tokio::spawn(app.client.post(format!("{}/generate", app.url)).json(&json!({"model": "gemma3:270m", "prompt": "x", "options": {"num_predict": 100_000}})).send());
+    let collecting = tokio::spawn(
+        app.client
+            .post(format!("{}/generate", app.url))
+            .json(&json!({"model": "gemma3:270m", "prompt": "x", "options": {"num_predict": 100_000}}))
+            .send(),
+    );
     fake.wait_for(|seen| seen.generating == 2).await.expect("both run");
     let (events, _data) = tokio::join!(read_events(response), app.end());
     let last = events.last().expect("events");

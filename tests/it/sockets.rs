@@ -106,7 +106,8 @@ async fn connections_beyond_the_bound_are_told_so() {
     drop(held);
     crate::support::eventually("room again", async || {
         let mut socket = TcpStream::connect(app.address).await.expect("connects");
-        socket.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.is_ok() && until_closed(&mut socket).await.starts_with("HTTP/1.1 200")
+        socket.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.is_ok()
+            && until_closed(&mut socket).await.starts_with("HTTP/1.1 200")
     })
     .await;
 }

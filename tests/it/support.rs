@@ -29,9 +29,10 @@ pub struct TestApp {
 pub fn config(data: &TempDir, fakes: &[&FakeOllama]) -> Config {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.data_dir = data.path().to_owned();
+    data.path().clone_into(&mut config.data_dir);
     // A deep check asks for a token of its own, which tests that count requests would see.
-    let server = |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
+    let server =
+        |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
     config.ollama = fakes.iter().map(server).collect();
     config
 }
@@ -123,4 +124,13 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The real model that tests of the engine read; `make test` fetches it.
+#[cfg(feature = "embedded")]
+pub fn demo_model() -> std::path::PathBuf {
+    let fetched = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/gemma-3-270m-q4_k_m.gguf");
+    let path = std::env::var_os("ARRIERO_TEST_MODEL").map_or_else(fetched, Into::into);
+    assert!(path.is_file(), "there is no {}: `make models` fetches it", path.display());
+    path
 }

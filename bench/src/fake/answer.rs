@@ -23,8 +23,8 @@ impl Default for Text {
 
 const WORDS: [&str; 32] = [
     " the", " mule", " driver", " of", " a", " caravan", " walks", " over", " dry", " hills", " and", " counts", " each", " load", " at",
-    " dawn", " with", " care", " so", " then", " they", " rest", " near", " old", " wells", " where", " water", " is", " cold", " but", " sweet",
-    ",",
+    " dawn", " with", " care", " so", " then", " they", " rest", " near", " old", " wells", " where", " water", " is", " cold", " but",
+    " sweet", ",",
 ];
 
 /// One step of a well-mixed sequence (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
@@ -43,7 +43,8 @@ pub fn hash(text: &str) -> u64 {
 /// 64 hexadecimal digits that belong to a text. Not a cryptographic digest.
 pub(super) fn digest(text: &str) -> String {
     let seed = hash(text);
-    (0..4_u64).map(|i| format!("{:016x}", mix(seed.wrapping_add(i)))).collect()
+    let parts: Vec<String> = (0..4_u64).map(|i| format!("{:016x}", mix(seed.wrapping_add(i)))).collect();
+    parts.concat()
 }
 
 /// The seed of the words that answer a prompt.

@@ -223,7 +223,7 @@ fn tool_calls(calls: &[Value]) -> Result<(), String> {
 fn illegal_base64(text: &str) -> Option<usize> {
     let body = text.trim_end_matches('=');
     let strange = body.bytes().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'\n' | b'\r')));
-    strange.or_else(|| (text.len() % 4 != 0 || text.len() - body.len() > 2).then_some(text.len()))
+    strange.or_else(|| (!text.len().is_multiple_of(4) || text.len() - body.len() > 2).then_some(text.len()))
 }
 
 #[cfg(test)]

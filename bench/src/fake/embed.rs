@@ -39,7 +39,9 @@ async fn answer(server: &Server, call: &Call<'_>) -> Result<Value, Refusal> {
     if bound.flag("truncate") == Some(false) && counts.iter().any(|&count| count > limit) {
         return refuse(400, "the input length exceeds the context length");
     }
-    counts.iter_mut().for_each(|count| *count = (*count).min(limit));
+    for count in &mut counts {
+        *count = (*count).min(limit);
+    }
     let tokens: usize = counts.iter().sum();
     let (started, load) = run(server, call, &bound, model, tokens).await?;
     let width = bound.get("dimensions").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
@@ -71,10 +73,9 @@ fn inputs(bound: &Bound) -> Result<Vec<String>, Refusal> {
         None => Ok(Vec::new()),
         Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
         Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(items)) => items
-            .iter()
-            .map(|item| item.as_str().map_or_else(|| refuse(400, "invalid input type"), |text| Ok(text.to_owned())))
-            .collect(),
+        Some(Value::Array(items)) => {
+            items.iter().map(|item| item.as_str().map_or_else(|| refuse(400, "invalid input type"), |text| Ok(text.to_owned()))).collect()
+        }
         Some(_) => refuse(400, "invalid input type"),
     }
 }

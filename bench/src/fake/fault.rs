@@ -16,7 +16,7 @@ pub enum Fault {
     CloseBeforeHeaders,
     /// The connection is reset (RST) before any byte of the answer.
     ResetBeforeHeaders,
-    /// The answer breaks after this many tokens.
+    /// The answer breaks after this many tokens, or before its end if it has fewer. Generate and chat only.
     After(usize, Midway),
     /// The head of the answer comes byte by byte, this far apart.
     SlowHeaders(Duration),
@@ -54,7 +54,9 @@ impl Fault {
             404 => "model not found",
             429 => "too many requests",
             503 => super::scheduler::BUSY,
-            _ => "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama server logs for details",
+            _ => {
+                "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, check ollama server logs for details"
+            }
         };
         Self::Status { code, message: message.to_owned(), retry_after_s: None }
     }

@@ -90,11 +90,7 @@ impl Scanner<'_> {
                 continue;
             }
             expect = match (expect, byte) {
-                (Expect::ValueOrEnd, b']') | (Expect::KeyOrEnd, b'}') => {
-                    open.pop();
-                    Self::after_value(&open)
-                }
-                (Expect::AfterElement, b']') | (Expect::AfterPair, b'}') => {
+                (Expect::ValueOrEnd | Expect::AfterElement, b']') | (Expect::KeyOrEnd | Expect::AfterPair, b'}') => {
                     open.pop();
                     Self::after_value(&open)
                 }
@@ -114,9 +110,8 @@ impl Scanner<'_> {
                     Expect::Colon
                 }
                 (Expect::Key | Expect::KeyOrEnd, _) => return Err(Self::wrong(byte, "looking for beginning of object key string")),
-                (Expect::Colon, b':') => Expect::Value,
+                (Expect::Colon, b':') | (Expect::AfterElement, b',') => Expect::Value,
                 (Expect::Colon, _) => return Err(Self::wrong(byte, "after object key")),
-                (Expect::AfterElement, b',') => Expect::Value,
                 (Expect::AfterElement, _) => return Err(Self::wrong(byte, "after array element")),
                 (Expect::AfterPair, b',') => Expect::Key,
                 (Expect::AfterPair, _) => return Err(Self::wrong(byte, "after object key:value pair")),

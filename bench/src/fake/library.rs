@@ -10,6 +10,9 @@ use crate::clock;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
+/// Where Go's durations end: what `/api/ps` adds for a model that stays for ever.
+const FOREVER: Duration = Duration::from_nanos(i64::MAX.cast_unsigned());
+
 /// When every model was last changed: a fixed moment, one second earlier for each further model.
 fn modified(number: usize) -> String {
     clock::rfc3339(Duration::new(1_795_443_585_u64.saturating_sub(number as u64), 946_534_426))
@@ -42,7 +45,7 @@ pub(super) fn tags(script: &Script) -> Value {
 
 pub(super) fn ps(server: &Server) -> Value {
     let models = server.scheduler.loaded().into_iter().map(|loaded| {
-        let expires = clock::since_epoch() + loaded.expires_in.unwrap_or(Duration::from_secs(292 * 365 * 86_400));
+        let expires = clock::since_epoch() + loaded.expires_in.unwrap_or(FOREVER);
         let model = &loaded.model;
         json!({
             "name": model.name, "model": model.name, "size": model.size_bytes + model.size_bytes / 8, "digest": model.digest,

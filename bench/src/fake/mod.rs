@@ -98,6 +98,7 @@ impl FakeOllama {
     }
 
     /// Listens on an address, e.g. that of a fake that was killed before.
+    #[expect(clippy::unused_async, reason = "it needs a runtime, which an async signature says")]
     pub async fn spawn_at(address: SocketAddr, script: Script) -> io::Result<Self> {
         let listener = serve::listen(address)?;
         let address = listener.local_addr()?;

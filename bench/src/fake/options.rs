@@ -81,10 +81,19 @@ pub(super) struct Options {
 }
 
 const INTEGERS: [&str; 11] = [
-    "num_keep", "seed", "num_predict", "top_k", "repeat_last_n", "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict",
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "draft_num_predict",
 ];
-const FLOATS: [&str; 7] =
-    ["top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"];
+const FLOATS: [&str; 7] = ["top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"];
 const RUNNER: [&str; 5] = ["num_batch", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
 
 /// Checks types as Ollama does (its answer to a wrong one is a 500) and resolves defaults.
@@ -97,9 +106,10 @@ pub(super) fn read(options: &Map<String, Value>, shift: bool, model: &Model, scr
     let integer = |name: &str| options.get(name).and_then(Value::as_f64).map(|value| value as i64);
     let default_ctx = i64::from(model.num_ctx.unwrap_or(script.num_ctx));
     let num_ctx = integer("num_ctx").unwrap_or(default_ctx).clamp(4, i64::from(model.context_length.max(4)));
-    let stop = options.get("stop").and_then(Value::as_array).map_or_else(Vec::new, |items| {
-        items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-    });
+    let stop = options
+        .get("stop")
+        .and_then(Value::as_array)
+        .map_or_else(Vec::new, |items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect());
     Ok(Options {
         shape: Shape {
             num_ctx: u32::try_from(num_ctx).unwrap_or(4),
@@ -139,7 +149,7 @@ mod tests {
 
     #[test]
     fn keep_alive_takes_what_go_takes() {
-        assert_eq!(keep_alive(&json!("1h30m")), Ok(Life::For(Duration::from_secs(5_400))));
+        assert_eq!(keep_alive(&json!("1h30m")), Ok(Life::For(Duration::from_mins(90))));
         assert_eq!(keep_alive(&json!(2.5)), Ok(Life::For(Duration::from_millis(2_500))));
         assert_eq!(keep_alive(&json!("0")), Ok(Life::For(Duration::ZERO)));
         assert_eq!(keep_alive(&json!("-1s")), Ok(Life::Forever));

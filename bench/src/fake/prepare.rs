@@ -132,16 +132,12 @@ pub(super) fn fit(tokens: usize, bound: &Bound, options: &Options) -> Result<usi
 pub(super) fn check_late(bound: &Bound, images: bool, model: &Model) -> Result<(), Refusal> {
     let inner = |message: &str| json!({"error": {"code": 400, "message": message, "type": "invalid_request_error"}}).to_string();
     match bound.get("format") {
-        None => {}
         Some(Value::String(word)) if word.is_empty() || word == "json" => {}
-        Some(schema @ Value::Object(_)) => {
-            if answer::example(schema).is_err() {
-                let told = format!(
-                    "Field 'json_schema': \"json_schema\": JSON schema conversion failed:\nUnrecognized schema: {schema}"
-                );
-                return late(400, inner(&told));
-            }
+        Some(schema @ Value::Object(_)) if answer::example(schema).is_err() => {
+            let told = format!("Field 'json_schema': \"json_schema\": JSON schema conversion failed:\nUnrecognized schema: {schema}");
+            return late(400, inner(&told));
         }
+        None | Some(Value::Object(_)) => {}
         Some(other) => {
             let shown = Value::from(other.to_string());
             return late(500, format!("invalid format: {shown}; expected \"json\" or a valid JSON Schema object"));

@@ -1,6 +1,11 @@
 //! Which handler answers a path, and the checks that come before: Host, Origin, method, trailing slash.
 
-use super::{Call, Server, chat, embed, emit::After, generate, library, wire::{JSON, Reply, Request, Writer}};
+use super::{
+    Call, Server, chat, embed,
+    emit::After,
+    generate, library,
+    wire::{JSON, Reply, Request, Writer},
+};
 use std::{io, net::IpAddr};
 
 /// What GET answers (HEAD too, but for `/api/ps`), and what POST answers.

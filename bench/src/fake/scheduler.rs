@@ -132,12 +132,7 @@ impl Scheduler {
         if let Some(life) = wanted.life {
             runner.life = life;
         }
-        Some(Lease {
-            scheduler: Arc::clone(self),
-            id: runner.id,
-            slots: Arc::clone(&runner.slots),
-            dead: runner.dead.clone(),
-        })
+        Some(Lease { scheduler: Arc::clone(self), id: runner.id, slots: Arc::clone(&runner.slots), dead: runner.dead.clone() })
     }
 
     fn step(self: &Arc<Self>, wanted: &Wanted<'_>) -> Step {

@@ -83,6 +83,7 @@ impl Model {
     }
 
     /// A model made `FROM` this one: the same weights under another name.
+    #[must_use]
     pub fn derive(&self, name: &str) -> Self {
         let made = Self::new(name);
         Self { name: made.name, digest: made.digest, parent: self.name.clone(), ..self.clone() }
@@ -163,7 +164,7 @@ impl Default for Script {
             max_queue: 512,
             max_loaded: 3,
             load_time: Duration::ZERO,
-            keep_alive: Duration::from_secs(300),
+            keep_alive: Duration::from_mins(5),
             num_ctx: 4096,
             faults: Plan::default(),
             remember: 10_000,

@@ -3,7 +3,7 @@
 //! For looking at framing and at broken answers; it sends whatever bytes it is given, valid or not. Bounded by the time
 //! the caller allows and by 64 MiB.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{fmt::Write as _, io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -54,7 +54,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     let given = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
     let mut text = format!("{method} {path} HTTP/1.1\r\n");
     for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(text, "{name}: {value}\r\n");
     }
     if !given("host") {
         text.push_str("Host: localhost\r\n");
@@ -62,8 +62,9 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     if !given("connection") {
         text.push_str("Connection: close\r\n");
     }
-    if !given("content-length") && !given("transfer-encoding") && !(body.is_empty() && matches!(method, "GET" | "HEAD" | "OPTIONS")) {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    let needs_length = !body.is_empty() || !matches!(method, "GET" | "HEAD" | "OPTIONS");
+    if needs_length && !given("content-length") && !given("transfer-encoding") {
+        let _ = write!(text, "Content-Length: {}\r\n", body.len());
     }
     text.push_str("\r\n");
     [text.as_bytes(), body].concat()

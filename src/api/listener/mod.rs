@@ -23,9 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use guarded::Guarded;
 use crate::domain::span;
 use crate::telemetry::metrics::Metrics;
+use guarded::Guarded;
 
 /// Where and how connections are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,11 +45,26 @@ fn read(id: RequestId, mut fields: Fields, accepts_events: bool) -> Result<Draft
     let keep_alive = fields.read("keep_alive", "a number of seconds, or a duration such as \"5m\"", keep_alive);
     let truncate = fields.switch("truncate");
     let stream = fields.switch("stream");
-    let deadline = fields.read("deadline_ms", "a whole number of milliseconds above 0", |v| v.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis));
+    let deadline = fields
+        .read("deadline_ms", "a whole number of milliseconds above 0", |v| v.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis));
     let control = control(&mut fields);
     let streamed = accepts_events || stream.unwrap_or(false);
     let extra = fields.rest()?;
-    Ok(Draft { id, dialect: Dialect::Native, model, prompt, options, format, think, keep_alive, truncate, deadline, streamed, control, extra })
+    Ok(Draft {
+        id,
+        dialect: Dialect::Native,
+        model,
+        prompt,
+        options,
+        format,
+        think,
+        keep_alive,
+        truncate,
+        deadline,
+        streamed,
+        control,
+        extra,
+    })
 }
 
 fn prompt(fields: &mut Fields) -> Prompt {
@@ -118,7 +133,8 @@ fn is_go_duration(text: &str) -> bool {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
         let number = &rest[..digits];
         let unit_and_rest = &rest[digits..];
-        let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().filter(|unit| unit_and_rest.starts_with(**unit)).max_by_key(|unit| unit.len());
+        let unit =
+            ["ns", "us", "µs", "ms", "s", "m", "h"].iter().filter(|unit| unit_and_rest.starts_with(**unit)).max_by_key(|unit| unit.len());
         let Some(unit) = unit.filter(|_| number.parse::<f64>().is_ok()) else { return false };
         rest = &unit_and_rest[unit.len()..];
     }

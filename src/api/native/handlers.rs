@@ -53,7 +53,9 @@ async fn whole(state: &State, draft: Draft) -> Result<GenerateResponse, Problem>
 
 fn accepts_events(headers: &HeaderMap) -> bool {
     let asked = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    asked.flat_map(|value| value.split(',')).any(|range| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")))
+    asked
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")))
 }
 
 /// List models

@@ -76,7 +76,8 @@ impl Library {
     }
 
     fn join(&self, tags: Vec<Tag>, loaded: &[Resident]) -> Vec<ModelInfo> {
-        let loaded: HashSet<String> = loaded.iter().filter_map(|r| ModelName::parse(&r.name).ok()).map(|name| name.canonical().to_owned()).collect();
+        let loaded: HashSet<String> =
+            loaded.iter().filter_map(|r| ModelName::parse(&r.name).ok()).map(|name| name.canonical().to_owned()).collect();
         let details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
         tags.into_iter().filter_map(|tag| tag.info(&details, &loaded)).collect()
     }

@@ -1,6 +1,6 @@
 //! Keys and values of one layer, and attention over them.
 //!
-//! They are kept as half-precision numbers, head by head, token `p` in slot `p % slots`. One token looks at them where they are;
+//! They are kept head by head, token `p` in slot `p % slots`. One token looks at them where they are;
 //! many tokens go in blocks of queries against blocks of keys, with the softmax kept running (Milakov and Gimelshein 2018; Dao
 //! et al. 2022), so that memory does not grow with the square of the context.
 
@@ -13,7 +13,8 @@ use gemm::Parallelism;
 
 use crate::lm::ops::{Attention, Room};
 
-use super::kernels::{self, Isa};
+use super::Precision;
+use super::kernels::{self, Cell, Isa};
 use super::pool::Pool;
 use super::rows::{Places, Rows};
 
@@ -28,16 +29,32 @@ const KEYS: usize = 128;
 
 /// Keys and values of one layer.
 #[derive(Debug)]
-pub struct Store {
-    room: Room,
-    keys: Vec<u16>,
-    values: Vec<u16>,
+pub enum Store {
+    Half(Cells<u16>),
+    Single(Cells<f32>),
 }
 
 impl Store {
-    pub fn new(room: Room) -> Self {
+    pub fn new(room: Room, precision: Precision) -> Self {
+        match precision {
+            Precision::Half => Self::Half(Cells::new(room)),
+            Precision::Single => Self::Single(Cells::new(room)),
+        }
+    }
+}
+
+/// Head after head, slot after slot.
+#[derive(Debug)]
+pub struct Cells<C> {
+    room: Room,
+    keys: Vec<C>,
+    values: Vec<C>,
+}
+
+impl<C: Cell> Cells<C> {
+    fn new(room: Room) -> Self {
         let length = room.head_count_kv * room.slots * room.head_length;
-        Self { room, keys: vec![0; length], values: vec![0; length] }
+        Self { room, keys: vec![C::default(); length], values: vec![C::default(); length] }
     }
 
     /// Where the slots of a head begin.
@@ -81,7 +98,14 @@ thread_local! {
 }
 
 /// Stores the keys and values of some tokens and lets their queries attend.
-pub fn attend(isa: Isa, pool: &Pool, [query, key, value]: [&Rows; 3], store: &mut Store, how: &Attention) -> Rows {
+pub fn attend(isa: Isa, pool: &Pool, qkv: [&Rows; 3], store: &mut Store, how: &Attention) -> Rows {
+    match store {
+        Store::Half(cells) => attend_over(isa, pool, qkv, cells, how),
+        Store::Single(cells) => attend_over(isa, pool, qkv, cells, how),
+    }
+}
+
+fn attend_over<C: Cell>(isa: Isa, pool: &Pool, [query, key, value]: [&Rows; 3], store: &mut Cells<C>, how: &Attention) -> Rows {
     store.write(isa, how.start, key, value);
     let layer = Layer { isa, store, how, query };
     let mut out = Rows::new(query.count(), query.width);
@@ -103,14 +127,14 @@ pub fn attend(isa: Isa, pool: &Pool, [query, key, value]: [&Rows; 3], store: &mu
     out
 }
 
-struct Layer<'a> {
+struct Layer<'a, C> {
     isa: Isa,
-    store: &'a Store,
+    store: &'a Cells<C>,
     how: &'a Attention,
     query: &'a Rows,
 }
 
-impl Layer<'_> {
+impl<C: Cell> Layer<'_, C> {
     /// # Safety
     /// Nobody else uses the places of this head of this token.
     unsafe fn one(&self, token: usize, head: usize, out: &Places<'_, f32>) {
@@ -237,11 +261,19 @@ impl Scratch {
 
 /// `out = a · b`, where `a` is rows × depth one behind the other, and `b` has the given strides of columns and depth.
 #[expect(clippy::cast_possible_wrap, reason = "strides of matrices that fit into memory")]
-fn product([rows, columns, depth]: [usize; 3], a: &[f32], (b, strides): (&[f32], [usize; 2]), (out, stride): (&mut [f32], usize), add: bool) {
+fn product(
+    [rows, columns, depth]: [usize; 3],
+    a: &[f32],
+    (b, strides): (&[f32], [usize; 2]),
+    (out, stride): (&mut [f32], usize),
+    add: bool,
+) {
     assert!(a.len() >= rows * depth && b.len() >= columns * depth && out.len() >= rows * stride && stride >= columns);
     let lhs = (a.as_ptr(), depth);
     // SAFETY: all three lie within their slices, checked above.
-    unsafe { multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add) };
+    unsafe {
+        multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add)
+    };
 }
 
 fn weigh([rows, width, keys]: [usize; 3], scores: &[f32], values: &[f32], out: &mut [f32]) {
@@ -268,7 +300,25 @@ unsafe fn multiply(
     // SAFETY: as the caller vouches.
     unsafe {
         gemm::gemm(
-            rows, columns, depth, out, 1, out_stride, add, a, 1, a_stride, b, b_column, b_depth, keep, 1.0, false, false, false, Parallelism::None,
+            rows,
+            columns,
+            depth,
+            out,
+            1,
+            out_stride,
+            add,
+            a,
+            1,
+            a_stride,
+            b,
+            b_column,
+            b_depth,
+            keep,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }

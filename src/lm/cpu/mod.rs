@@ -24,18 +24,29 @@ use rows::Rows;
 
 pub use attention::Store;
 
+/// How exactly a cache keeps keys and values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 16 bits, as llama.cpp does.
+    #[default]
+    Half,
+    /// 32 bits: nothing is rounded, so that the decoder can be compared with others to the last digits.
+    Single,
+}
+
 /// Threads and their instruction set.
 #[derive(Debug)]
 pub struct Cpu {
     isa: Isa,
+    precision: Precision,
     pool: Pool,
 }
 
 impl Cpu {
     /// # Errors
     /// When the machine gives no more threads.
-    pub fn new(threads: usize, isa: Isa) -> Result<Self> {
-        Ok(Self { isa, pool: Pool::new(threads)? })
+    pub fn new(threads: usize, isa: Isa, precision: Precision) -> Result<Self> {
+        Ok(Self { isa, precision, pool: Pool::new(threads)? })
     }
 
     fn biased(&self, mut rows: Rows, bias: Option<&Vec<f32>>) -> Rows {
@@ -73,7 +84,7 @@ impl Ops for Cpu {
     }
 
     fn store(&self, room: Room) -> Result<Store> {
-        Ok(Store::new(room))
+        Ok(Store::new(room, self.precision))
     }
 
     fn embed(&self, table: &Matrix, tokens: &[u32], scale: f32) -> Result<Rows> {

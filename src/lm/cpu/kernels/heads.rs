@@ -1,9 +1,68 @@
-//! One query against cached keys and values of half precision.
+//! One query against cached keys and values, which are numbers of half or single precision.
 
 #![expect(unsafe_code, reason = "vector loads through pointers; the entrances check the lengths")]
 
 use super::dense::{narrow, widen};
 use super::simd::Simd;
+
+/// A number as a cache keeps it.
+pub trait Cell: Copy + Default + Send + Sync + std::fmt::Debug + 'static {
+    /// Eight of them.
+    ///
+    /// # Safety
+    /// The machine has the features of `S`, and there are eight.
+    unsafe fn load<S: Simd>(at: *const Self) -> S::Floats;
+    /// # Safety
+    /// As [`Cell::load`].
+    unsafe fn store<S: Simd>(floats: S::Floats, at: *mut Self);
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+}
+
+/// Half precision.
+impl Cell for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(at: *const Self) -> S::Floats {
+        unsafe { S::load_halves(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(floats: S::Floats, at: *mut Self) {
+        unsafe { S::store_halves(floats, at) };
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        widen(self)
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        narrow(x)
+    }
+}
+
+impl Cell for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(at: *const Self) -> S::Floats {
+        unsafe { S::load_floats(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(floats: S::Floats, at: *mut Self) {
+        unsafe { S::store_floats(floats, at) };
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
 
 /// Numbers in a vector of [`Simd::Floats`].
 const WIDTH: usize = 8;
@@ -13,17 +72,17 @@ const WIDTH: usize = 8;
 /// # Safety
 /// The machine has the features of `S`.
 #[inline(always)]
-pub unsafe fn scores<S: Simd>(query: &[f32], keys: &[u16], scale: f32, out: &mut [f32]) {
+pub unsafe fn scores<S: Simd, C: Cell>(query: &[f32], keys: &[C], scale: f32, out: &mut [f32]) {
     let width = query.len();
     assert!(keys.len() >= width * out.len(), "fewer keys than scores");
     for (key, out) in keys.chunks_exact(width).zip(out) {
         // SAFETY: all vectors lie within the `width` numbers of `query` and `key`.
-        *out = scale * unsafe { product::<S>(query, key) };
+        *out = scale * unsafe { product::<S, C>(query, key) };
     }
 }
 
 #[inline(always)]
-unsafe fn product<S: Simd>(query: &[f32], key: &[u16]) -> f32 {
+unsafe fn product<S: Simd, C: Cell>(query: &[f32], key: &[C]) -> f32 {
     const SUMS: usize = 4;
     let vectors = query.len() / WIDTH;
     unsafe {
@@ -32,18 +91,18 @@ unsafe fn product<S: Simd>(query: &[f32], key: &[u16]) -> f32 {
         while vector + SUMS <= vectors {
             for (i, sum) in sums.iter_mut().enumerate() {
                 let at = (vector + i) * WIDTH;
-                *sum = S::fma(S::load_floats(query.as_ptr().add(at)), S::load_halves(key.as_ptr().add(at)), *sum);
+                *sum = S::fma(S::load_floats(query.as_ptr().add(at)), C::load::<S>(key.as_ptr().add(at)), *sum);
             }
             vector += SUMS;
         }
         while vector < vectors {
             let at = vector * WIDTH;
-            sums[0] = S::fma(S::load_floats(query.as_ptr().add(at)), S::load_halves(key.as_ptr().add(at)), sums[0]);
+            sums[0] = S::fma(S::load_floats(query.as_ptr().add(at)), C::load::<S>(key.as_ptr().add(at)), sums[0]);
             vector += 1;
         }
         let mut total = (S::sum(sums[0]) + S::sum(sums[1])) + (S::sum(sums[2]) + S::sum(sums[3]));
         for i in vectors * WIDTH..query.len() {
-            total += query[i] * widen(key[i]);
+            total += query[i] * key[i].widen();
         }
         total
     }
@@ -54,30 +113,30 @@ unsafe fn product<S: Simd>(query: &[f32], key: &[u16]) -> f32 {
 /// # Safety
 /// The machine has the features of `S`.
 #[inline(always)]
-pub unsafe fn weighted<S: Simd>(weights: &[f32], values: &[u16], out: &mut [f32]) {
+pub unsafe fn weighted<S: Simd, C: Cell>(weights: &[f32], values: &[C], out: &mut [f32]) {
     let width = out.len();
     assert!(values.len() >= width * weights.len(), "fewer values than weights");
     let mut at = 0;
     // SAFETY: `columns` stays within the `width` numbers of `out` and of each value.
     unsafe {
         while at + 8 * WIDTH <= width {
-            columns::<S, 8>(weights, values, out, at);
+            columns::<S, C, 8>(weights, values, out, at);
             at += 8 * WIDTH;
         }
         while at + WIDTH <= width {
-            columns::<S, 1>(weights, values, out, at);
+            columns::<S, C, 1>(weights, values, out, at);
             at += WIDTH;
         }
     }
     for column in at..width {
         for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
-            out[column] += weight * widen(value[column]);
+            out[column] += weight * value[column].widen();
         }
     }
 }
 
 #[inline(always)]
-unsafe fn columns<S: Simd, const N: usize>(weights: &[f32], values: &[u16], out: &mut [f32], at: usize) {
+unsafe fn columns<S: Simd, C: Cell, const N: usize>(weights: &[f32], values: &[C], out: &mut [f32], at: usize) {
     unsafe {
         let mut sums = [S::zero(); N];
         for (i, sum) in sums.iter_mut().enumerate() {
@@ -87,7 +146,7 @@ unsafe fn columns<S: Simd, const N: usize>(weights: &[f32], values: &[u16], out:
             let value = values.as_ptr().add(row * out.len() + at);
             let weight = S::pair(weight, weight);
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = S::fma(weight, S::load_halves(value.add(i * WIDTH)), *sum);
+                *sum = S::fma(weight, C::load::<S>(value.add(i * WIDTH)), *sum);
             }
         }
         for (i, sum) in sums.iter().enumerate() {
@@ -96,36 +155,36 @@ unsafe fn columns<S: Simd, const N: usize>(weights: &[f32], values: &[u16], out:
     }
 }
 
-/// Single precision to half. The slices have one length.
+/// From single precision. The slices have one length.
 ///
 /// # Safety
 /// The machine has the features of `S`.
 #[inline(always)]
-pub unsafe fn narrow_all<S: Simd>(from: &[f32], to: &mut [u16]) {
+pub unsafe fn narrow_all<S: Simd, C: Cell>(from: &[f32], to: &mut [C]) {
     let (from_vectors, from_rest) = from.as_chunks::<WIDTH>();
     let (to_vectors, to_rest) = to.as_chunks_mut::<WIDTH>();
     for (from, to) in from_vectors.iter().zip(to_vectors) {
         // SAFETY: both have eight numbers.
-        unsafe { S::store_halves(S::load_floats(from.as_ptr()), to.as_mut_ptr()) };
+        unsafe { C::store::<S>(S::load_floats(from.as_ptr()), to.as_mut_ptr()) };
     }
     for (from, to) in from_rest.iter().zip(to_rest) {
-        *to = narrow(*from);
+        *to = C::narrow(*from);
     }
 }
 
-/// Half precision to single. The slices have one length.
+/// To single precision. The slices have one length.
 ///
 /// # Safety
 /// The machine has the features of `S`.
 #[inline(always)]
-pub unsafe fn widen_all<S: Simd>(from: &[u16], to: &mut [f32]) {
+pub unsafe fn widen_all<S: Simd, C: Cell>(from: &[C], to: &mut [f32]) {
     let (from_vectors, from_rest) = from.as_chunks::<WIDTH>();
     let (to_vectors, to_rest) = to.as_chunks_mut::<WIDTH>();
     for (from, to) in from_vectors.iter().zip(to_vectors) {
         // SAFETY: both have eight numbers.
-        unsafe { S::store_floats(S::load_halves(from.as_ptr()), to.as_mut_ptr()) };
+        unsafe { S::store_floats(C::load::<S>(from.as_ptr()), to.as_mut_ptr()) };
     }
     for (from, to) in from_rest.iter().zip(to_rest) {
-        *to = widen(*from);
+        *to = from.widen();
     }
 }

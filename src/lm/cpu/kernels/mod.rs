@@ -22,6 +22,7 @@ mod x86;
 use crate::gguf::TensorKind;
 
 pub use activations::{Activations, GROUP};
+pub use heads::Cell;
 pub use simd::LANES;
 pub use tile::{Stripe, Tile};
 
@@ -81,41 +82,41 @@ impl Isa {
     }
 }
 
-/// Compiles each body, which may use the type `S`, for every instruction set, behind one function that takes an [`Isa`].
+/// Compiles each body, which may use the type `S` (and a [`Cell`]), for every instruction set, behind one function that takes an [`Isa`].
 macro_rules! compiled {
-    ($($(#[$doc:meta])* $vis:vis fn $name:ident<$s:ident>($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => { $(
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident<$s:ident $(, $c:ident)?>($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => { $(
         $(#[$doc])*
-        $vis fn $name(isa: Isa, $($arg: $type),*) $(-> $result)? {
+        $vis fn $name$(<$c: Cell>)?(isa: Isa, $($arg: $type),*) $(-> $result)? {
             #[inline(always)]
-            unsafe fn generic<$s: Simd + Wide>($($arg: $type),*) $(-> $result)? $body
+            unsafe fn generic<$s: Simd + Wide $(, $c: Cell)?>($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "dotprod")]
-            unsafe fn dot_product($($arg: $type),*) $(-> $result)? {
+            unsafe fn dot_product$(<$c: Cell>)?($($arg: $type),*) $(-> $result)? {
                 // SAFETY: `Portable` needs no features.
-                unsafe { generic::<Portable>($($arg),*) }
+                unsafe { generic::<Portable $(, $c)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
-            unsafe fn avx2($($arg: $type),*) $(-> $result)? {
+            unsafe fn avx2$(<$c: Cell>)?($($arg: $type),*) $(-> $result)? {
                 // SAFETY: these are the features of `Avx2`.
-                unsafe { generic::<x86::Avx2>($($arg),*) }
+                unsafe { generic::<x86::Avx2 $(, $c)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-            unsafe fn avx512($($arg: $type),*) $(-> $result)? {
+            unsafe fn avx512$(<$c: Cell>)?($($arg: $type),*) $(-> $result)? {
                 // SAFETY: these are the features of `Avx512`.
-                unsafe { generic::<x86::Avx512>($($arg),*) }
+                unsafe { generic::<x86::Avx512 $(, $c)?>($($arg),*) }
             }
             // SAFETY: an `Isa` is made only after its features have been seen.
             unsafe {
                 match isa.0 {
-                    Level::Portable => generic::<Portable>($($arg),*),
+                    Level::Portable => generic::<Portable $(, $c)?>($($arg),*),
                     #[cfg(target_arch = "aarch64")]
-                    Level::DotProduct => dot_product($($arg),*),
+                    Level::DotProduct => dot_product$(::<$c>)?($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx2 => avx2($($arg),*),
+                    Level::Avx2 => avx2$(::<$c>)?($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => avx512($($arg),*),
+                    Level::Avx512 => avx512$(::<$c>)?($($arg),*),
                 }
             }
         }
@@ -229,25 +230,25 @@ compiled! {
     }
 
     /// See [`heads::scores`].
-    pub fn scores<S>(query: &[f32], keys: &[u16], scale: f32, out: &mut [f32]) {
+    pub fn scores<S, C>(query: &[f32], keys: &[C], scale: f32, out: &mut [f32]) {
         // SAFETY: the caller of `generic` has the features of `S`.
-        unsafe { heads::scores::<S>(query, keys, scale, out) }
+        unsafe { heads::scores::<S, C>(query, keys, scale, out) }
     }
 
     /// See [`heads::weighted`].
-    pub fn weighted<S>(weights: &[f32], values: &[u16], out: &mut [f32]) {
+    pub fn weighted<S, C>(weights: &[f32], values: &[C], out: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { heads::weighted::<S>(weights, values, out) }
+        unsafe { heads::weighted::<S, C>(weights, values, out) }
     }
 
-    pub fn narrow_all<S>(from: &[f32], to: &mut [u16]) {
+    pub fn narrow_all<S, C>(from: &[f32], to: &mut [C]) {
         // SAFETY: as above.
-        unsafe { heads::narrow_all::<S>(from, to) }
+        unsafe { heads::narrow_all::<S, C>(from, to) }
     }
 
-    pub fn widen_all<S>(from: &[u16], to: &mut [f32]) {
+    pub fn widen_all<S, C>(from: &[C], to: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { heads::widen_all::<S>(from, to) }
+        unsafe { heads::widen_all::<S, C>(from, to) }
     }
 }
 
