@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! Every format with every instruction set against candle's own unpacking, and the rest against plain arithmetic.
 
 use std::borrow::Cow;
@@ -259,4 +256,3 @@ fn norms_and_rotations_are_as_their_formulas() {
         assert_eq!(halves, [-3.0, 2.0, 1.0, 4.0, 9.0]);
     }
 }
->>>>>>> lm
