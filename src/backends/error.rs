@@ -15,7 +15,7 @@ pub enum Error {
     /// The backend cannot honour a field of the request (yet).
     #[error("`{field}` cannot be honoured: {why}")]
     Unsupported { field: &'static str, why: String },
-    #[error("the prompt has {prompt_tokens} tokens, {over} more than the context of {context_tokens} leaves room for", over = prompt_tokens.saturating_sub(*context_tokens))]
+    #[error("the prompt has {prompt_tokens} tokens, {over} more than the context of {context_tokens} leaves room for", over = (prompt_tokens + 1).saturating_sub(*context_tokens))]
     ContextTooLong { prompt_tokens: u64, context_tokens: u64 },
     #[error("the model needs {needed_bytes} bytes of memory, {available_bytes} are available")]
     OutOfMemory { needed_bytes: u64, available_bytes: u64 },

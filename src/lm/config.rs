@@ -154,7 +154,9 @@ impl Config {
             head_count,
             head_count_kv: keys.length_or("attention.head_count_kv", head_count)?,
             head_length,
-            norm_epsilon: keys.number("attention.layer_norm_rms_epsilon")?.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
+            norm_epsilon: keys
+                .number("attention.layer_norm_rms_epsilon")?
+                .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
             rope: rope(&keys, family, head_length)?,
             window: window(&keys, family)?,
             activation: family.activation,
@@ -187,7 +189,8 @@ impl Config {
 
     fn check(&self, keys: &Keys<'_>) -> Result<()> {
         if !self.head_count.is_multiple_of(self.head_count_kv) {
-            return Err(keys.wrong("attention.head_count_kv", format!("is {}, which does not divide {} heads", self.head_count_kv, self.head_count)));
+            return Err(keys
+                .wrong("attention.head_count_kv", format!("is {}, which does not divide {} heads", self.head_count_kv, self.head_count)));
         }
         if self.block_count > MAX_BLOCKS {
             return Err(keys.wrong("block_count", format!("is {}, more than {MAX_BLOCKS}", self.block_count)));

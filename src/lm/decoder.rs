@@ -158,7 +158,11 @@ impl<O: Ops> Loader<'_, O> {
         let (width, query, kv) = (self.config.embedding_length, self.config.query_length(), self.config.kv_length());
         let fused = name("attn_qkv");
         if self.header.tensor(&format!("{fused}.weight")).is_none() {
-            return Ok([self.linear(&name("attn_q"), width, query)?, self.linear(&name("attn_k"), width, kv)?, self.linear(&name("attn_v"), width, kv)?]);
+            return Ok([
+                self.linear(&name("attn_q"), width, query)?,
+                self.linear(&name("attn_k"), width, kv)?,
+                self.linear(&name("attn_v"), width, kv)?,
+            ]);
         }
         let rows = query + 2 * kv;
         let part = |range| self.part(&fused, width, rows, range);

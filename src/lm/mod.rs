@@ -17,6 +17,7 @@ pub mod measure;
 pub mod memory;
 mod ops;
 mod rope;
+pub mod template;
 pub mod tokenizer;
 mod weights;
 

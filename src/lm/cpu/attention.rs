@@ -261,11 +261,19 @@ impl Scratch {
 
 /// `out = a · b`, where `a` is rows × depth one behind the other, and `b` has the given strides of columns and depth.
 #[expect(clippy::cast_possible_wrap, reason = "strides of matrices that fit into memory")]
-fn product([rows, columns, depth]: [usize; 3], a: &[f32], (b, strides): (&[f32], [usize; 2]), (out, stride): (&mut [f32], usize), add: bool) {
+fn product(
+    [rows, columns, depth]: [usize; 3],
+    a: &[f32],
+    (b, strides): (&[f32], [usize; 2]),
+    (out, stride): (&mut [f32], usize),
+    add: bool,
+) {
     assert!(a.len() >= rows * depth && b.len() >= columns * depth && out.len() >= rows * stride && stride >= columns);
     let lhs = (a.as_ptr(), depth);
     // SAFETY: all three lie within their slices, checked above.
-    unsafe { multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add) };
+    unsafe {
+        multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add)
+    };
 }
 
 fn weigh([rows, width, keys]: [usize; 3], scores: &[f32], values: &[f32], out: &mut [f32]) {
@@ -292,7 +300,25 @@ unsafe fn multiply(
     // SAFETY: as the caller vouches.
     unsafe {
         gemm::gemm(
-            rows, columns, depth, out, 1, out_stride, add, a, 1, a_stride, b, b_column, b_depth, keep, 1.0, false, false, false, Parallelism::None,
+            rows,
+            columns,
+            depth,
+            out,
+            1,
+            out_stride,
+            add,
+            a,
+            1,
+            a_stride,
+            b,
+            b_column,
+            b_depth,
+            keep,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }

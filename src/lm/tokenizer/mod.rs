@@ -147,11 +147,16 @@ impl Tokenizer {
     /// The ids of a text.
     #[must_use]
     pub fn encode(&self, text: &str, how: Encode) -> Vec<u32> {
-        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-        ids.extend(self.bos.filter(|_| how.add_bos));
+        self.encode_parts([text], how)
+    }
+
+    /// The ids of a text that comes in parts: no token reaches from one into the next.
+    #[must_use]
+    pub fn encode_parts<'a>(&self, parts: impl IntoIterator<Item = &'a str>, how: Encode) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.bos.filter(|_| how.add_bos).into_iter().collect();
         // A space goes before a text that begins, or follows a special token, where the vocabulary wants that.
         let mut begins = true;
-        for fragment in self.special.fragments(text, how.parse_special) {
+        for fragment in parts.into_iter().flat_map(|part| self.special.fragments(part, how.parse_special)) {
             match fragment {
                 Fragment::Token(id) => ids.push(id),
                 Fragment::Text(text) => match &self.algorithm {
@@ -162,6 +167,13 @@ impl Tokenizer {
             begins = matches!(fragment, Fragment::Token(_));
         }
         ids
+    }
+
+    /// Puts `marker` into every name of a control token in a text. Split at the marker and encoded in parts, the text is then
+    /// nothing but text, also where special tokens are read: nobody can forge a turn by writing its token.
+    #[must_use]
+    pub fn defuse(&self, text: &str, marker: char) -> String {
+        self.special.defuse(text, marker)
     }
 
     /// The bytes that a token stands for: nothing for control tokens and ids out of range. Need not be whole characters.

@@ -66,6 +66,30 @@ impl Special {
         found
     }
 
+    /// The text with a marker behind the first character of every name of a token that is no text.
+    pub(super) fn defuse(&self, text: &str, marker: char) -> String {
+        let mut out = String::with_capacity(text.len());
+        for (at, c) in text.char_indices() {
+            out.push(c);
+            if self.first[usize::from(text.as_bytes()[at])] && self.begins_control(&text.as_bytes()[at..]) {
+                out.push(marker);
+            }
+        }
+        out
+    }
+
+    fn begins_control(&self, text: &[u8]) -> bool {
+        let mut node = 0;
+        for byte in text {
+            let Some(next) = self.edges.get(&(node, *byte)) else { return false };
+            node = *next;
+            if self.ends[node as usize].is_some_and(|(_, kind)| kind != Kind::UserDefined) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The text as named tokens and what lies between them, none of it empty.
     pub(super) fn fragments<'a>(&self, text: &'a str, parse_special: bool) -> Vec<Fragment<'a>> {
         let mut fragments = Vec::new();

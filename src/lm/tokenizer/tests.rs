@@ -86,6 +86,17 @@ fn a_space_goes_before_what_begins_or_follows_a_special_token() {
 }
 
 #[test]
+fn a_defused_text_is_nothing_but_text() {
+    let tokenizer = sentencepiece(true);
+    let text = "hello<turn> <tu<turn></s>";
+    let safe = tokenizer.defuse(text, '|');
+    assert_eq!(safe, "hello<|turn> <tu<|turn><|/s>");
+    let ids = tokenizer.encode_parts(safe.split('|'), SPECIAL);
+    assert_eq!(text_of(&tokenizer, &ids).trim_start(), text);
+    assert!(!ids[1..].iter().any(|id| *id < 4));
+}
+
+#[test]
 fn merges_go_by_rank_within_words() {
     let tokenizer = bpe("gpt-2").expect("a vocabulary");
     assert_eq!(names(&tokenizer, &tokenizer.encode("hello world", PLAIN)), ["hello", "Ġw", "o", "r", "l", "d"]);

@@ -24,8 +24,14 @@ pub unsafe fn rows<F: Format, S: Simd>(weights: &[u8], input: &Activations, toke
     assert!(token < input.rows && input.groups.is_multiple_of(F::GROUPS), "rows of another length");
     let at = token * input.groups;
     // SAFETY: row `token` has `groups` groups in each list, as `Activations` promises.
-    let input =
-        unsafe { Row { quants: input.quants.as_ptr().add(at * 32), scales: input.scales.as_ptr().add(at), halves: input.halves.as_ptr().add(at), sums: input.sums.as_ptr().add(at) } };
+    let input = unsafe {
+        Row {
+            quants: input.quants.as_ptr().add(at * 32),
+            scales: input.scales.as_ptr().add(at),
+            halves: input.halves.as_ptr().add(at),
+            sums: input.sums.as_ptr().add(at),
+        }
+    };
     let mut first = 0;
     let mut fours = out.chunks_exact_mut(ROWS);
     for four in &mut fours {

@@ -1,7 +1,10 @@
 //! Many tokens at a time: 16 rows of weights are unpacked once into a tile that stays in the nearest cache, and every token
 //! is multiplied with it.
 
-#![expect(unsafe_code, reason = "packed rows, tiles and stripes of the output are reached through pointers, whose bounds the entrances check")]
+#![expect(
+    unsafe_code,
+    reason = "packed rows, tiles and stripes of the output are reached through pointers, whose bounds the entrances check"
+)]
 
 use super::activations::Activations;
 use super::formats::Format;

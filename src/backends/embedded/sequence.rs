@@ -1,0 +1,236 @@
+//! One answer in the making.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc::Sender;
+
+use super::decoder::Decoder;
+use super::prompt::Assembled;
+use super::settings::Settings;
+use super::stops::Stops;
+use crate::backends::Error;
+use crate::domain::generation::{Delta, Event, Finish, FinishReason, Timing, Usage};
+use crate::lm::tokenizer::{Detokenizer, Tokenizer};
+
+/// Events that one step can give: a last piece of text and the end.
+const EVENTS_A_STEP: usize = 2;
+
+/// A request that was accepted.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) prompt: Assembled,
+    pub(super) settings: Settings,
+    pub(super) events: Sender<Result<Event, Error>>,
+    /// Whether the answer gives back its tokens.
+    pub(super) gives_context: bool,
+    pub(super) accepted: Instant,
+}
+
+impl Job {
+    /// Whether someone still waits for it.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.events.is_closed()
+    }
+
+    /// Tells the client why there is no answer. Its channel is empty, unless it reads too slowly to care.
+    pub(super) fn fail(&self, error: Error) {
+        let _ = self.events.try_send(Err(error));
+    }
+}
+
+/// What a slot keeps between answers: a cache, and the tokens in it.
+#[derive(Debug)]
+pub(super) struct Warm<C> {
+    pub(super) cache: C,
+    pub(super) tokens: Vec<u32>,
+}
+
+impl<C> Warm<C> {
+    /// Tokens at the start that need not be read again. The last one is: its logits are wanted.
+    pub(super) fn common(&self, prompt: &[u32]) -> usize {
+        let same = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+        same.min(prompt.len().saturating_sub(1))
+    }
+}
+
+/// What is to be done with a sequence next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another step.
+    Step,
+    /// Nothing, until its reader has taken what is there.
+    Wait,
+    /// Nothing any more: its reader has gone.
+    Drop,
+}
+
+pub(super) struct Sequence<D: Decoder> {
+    job: Job,
+    warm: Warm<D::Cache>,
+    /// Prompt and answer so far.
+    tokens: Vec<u32>,
+    /// Tokens of the prompt that were in the cache already.
+    reused: usize,
+    generated: usize,
+    stops: Stops,
+    detokenizer: Detokenizer,
+    trims: bool,
+    started: Instant,
+    prompt_eval: Duration,
+    eval: Duration,
+}
+
+impl<D: Decoder> Sequence<D> {
+    pub(super) fn new(decoder: &D, mut job: Job, mut warm: Warm<D::Cache>) -> Self {
+        let tokens = std::mem::take(&mut job.prompt.tokens);
+        let mut reused = warm.common(&tokens);
+        if !decoder.truncate(&mut warm.cache, reused) {
+            decoder.clear(&mut warm.cache);
+            reused = 0;
+        }
+        warm.tokens.truncate(reused);
+        Self {
+            stops: Stops::new(job.settings.stops.iter().cloned()),
+            detokenizer: Detokenizer::default(),
+            trims: job.settings.trim_start,
+            started: Instant::now(),
+            prompt_eval: Duration::ZERO,
+            eval: Duration::ZERO,
+            generated: 0,
+            reused,
+            job,
+            warm,
+            tokens,
+        }
+    }
+
+    pub(super) fn next(&self) -> Next {
+        if !self.job.is_wanted() {
+            Next::Drop
+        } else if self.job.events.capacity() < EVENTS_A_STEP {
+            Next::Wait
+        } else {
+            Next::Step
+        }
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        self.job.fail(error);
+    }
+
+    /// Since the request was accepted.
+    pub(super) fn age(&self) -> Duration {
+        self.job.accepted.elapsed()
+    }
+
+    /// What remains for the next answer.
+    pub(super) fn into_warm(self) -> Warm<D::Cache> {
+        self.warm
+    }
+
+    /// Reads one chunk of the prompt, or generates one token. True: the answer is over, its end was sent.
+    pub(super) fn step(&mut self, decoder: &D, tokenizer: &Tokenizer, chunk: usize) -> Result<bool, Error> {
+        let started = Instant::now();
+        let failed = |message: String| Error::Failed { status: None, message };
+        let have = self.warm.tokens.len();
+        let upto = self.tokens.len().min(have + chunk.max(1));
+        let unread = &self.tokens[have..upto];
+        if upto < self.tokens.len() {
+            decoder.read(unread, &mut self.warm.cache).map_err(failed)?;
+            self.warm.tokens.extend_from_slice(unread);
+            self.prompt_eval += started.elapsed();
+            return Ok(false);
+        }
+        let logits = decoder.forward(unread, &mut self.warm.cache).map_err(failed)?;
+        self.warm.tokens.extend_from_slice(unread);
+        let over = self.advance(logits, tokenizer)?;
+        *(if self.generated <= 1 { &mut self.prompt_eval } else { &mut self.eval }) += started.elapsed();
+        if let Some(reason) = over {
+            self.finish(reason);
+        }
+        Ok(over.is_some())
+    }
+
+    /// Chooses a token and sends its text.
+    fn advance(&mut self, mut logits: Vec<f32>, tokenizer: &Tokenizer) -> Result<Option<End>, Error> {
+        let step = self.generated as u64;
+        let chosen = self.job.settings.sampling.choose(&mut logits, &self.tokens, step);
+        let token = chosen.map_err(|error| Error::Failed { status: None, message: error.to_string() })?;
+        self.generated += 1;
+        if tokenizer.is_end_of_generation(token) {
+            return Ok(Some(End::Stop));
+        }
+        self.tokens.push(token);
+        let text = self.detokenizer.push(tokenizer.token_bytes(token));
+        let passed = self.stops.push(&text);
+        self.send(passed.text);
+        let full = self.tokens.len() >= self.job.settings.context;
+        let enough = self.job.settings.most_tokens.is_some_and(|most| self.generated >= most);
+        Ok(match (passed.stopped, full || enough) {
+            (true, _) => Some(End::StopString),
+            (false, true) => Some(End::Length),
+            (false, false) => None,
+        })
+    }
+
+    fn send(&mut self, text: String) {
+        let text = if self.trims { text.trim_start().to_owned() } else { text };
+        if !text.is_empty() {
+            self.trims = false;
+            // There is room, `next` saw to it; a reader that has gone is noticed before the next step.
+            let _ = self.job.events.try_send(Ok(Event::Delta(Delta { text, ..Delta::default() })));
+        }
+    }
+
+    fn finish(&mut self, end: End) {
+        if end != End::StopString {
+            let broken = self.detokenizer.flush();
+            let passed = self.stops.push(&broken);
+            let rest = if passed.stopped { passed.text } else { passed.text + &self.stops.flush() };
+            self.send(rest);
+        }
+        let _ = self.job.events.try_send(Ok(Event::Done(Box::new(self.summary(end)))));
+    }
+
+    fn summary(&self, end: End) -> Finish {
+        let generated_tokens = self.generated - usize::from(end == End::Stop);
+        let prompt_tokens = self.tokens.len() - generated_tokens;
+        Finish {
+            reason: if end == End::Length { FinishReason::Length } else { FinishReason::Stop },
+            context: self.job.gives_context.then(|| self.job.prompt.visible(&self.tokens).to_vec()),
+            usage: Usage { prompt_tokens: Some(prompt_tokens as u64), completion_tokens: Some(self.generated as u64) },
+            timing: Timing {
+                total: Some(self.age()),
+                load: Some(Duration::ZERO),
+                prompt_eval: Some(self.prompt_eval),
+                eval: Some(self.eval),
+            },
+            extra: self.extra(prompt_tokens),
+        }
+    }
+
+    fn extra(&self, prompt_tokens: usize) -> Map<String, Value> {
+        let mut extra = Map::new();
+        // Ollama's own name for it, in versions after the one that is followed here.
+        extra.insert("prompt_eval_cached_count".to_owned(), self.reused.into());
+        let waited = self.started.duration_since(self.job.accepted);
+        extra.insert("arriero_waited_ms".to_owned(), u64::try_from(waited.as_millis()).unwrap_or(u64::MAX).into());
+        if let Some(before) = self.job.prompt.shortened_from {
+            extra.insert("arriero_truncated".to_owned(), json!({"prompt_tokens": before, "kept": prompt_tokens}));
+        }
+        if let Some(list) = self.job.settings.not_applied_value() {
+            extra.insert("arriero_not_applied".to_owned(), list);
+        }
+        extra
+    }
+}
+
+/// Why an answer is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The model said so.
+    Stop,
+    StopString,
+    Length,
+}
