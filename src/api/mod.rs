@@ -1,1 +1,72 @@
-//! HTTP, and only HTTP.
+//! HTTP, and only HTTP: from bytes to the waist and back.
+//!
+//! Handlers are short: read, call the gateway, write. What needs only headers is a layer in [`middleware`]; what fails is a
+//! [`problem::Problem`]. Nothing here chooses, retries, counts tokens or touches a database.
+
+pub mod body;
+mod fields;
+pub mod listener;
+mod middleware;
+mod native;
+mod openapi;
+mod ops;
+mod problem;
+mod sse;
+mod state;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::domain::span;
+
+pub use openapi::document;
+pub use problem::{Problem, TABLE as PROBLEMS};
+pub use state::{Readiness, State};
+
+/// How answers are given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Pause in a stream after which a comment keeps the connection open.
+    #[serde(with = "span")]
+    pub heartbeat: Duration,
+    pub body: body::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(15), body: body::Config::default() }
+    }
+}
+
+/// All routes, behind all layers.
+pub fn router(state: State) -> Router {
+    let (routes, _) = documented().split_for_parts();
+    let routes = routes.merge(openapi::pages()).fallback(nothing_here).method_not_allowed_fallback(wrong_method);
+    middleware::around(routes, state.clone()).with_state(state)
+}
+
+/// The routes that the OpenAPI document describes.
+fn documented() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(native::handlers::generate))
+        .routes(routes!(native::handlers::models))
+        .routes(routes!(ops::live))
+        .routes(routes!(ops::ready))
+        .routes(routes!(ops::version))
+        .routes(routes!(ops::metrics))
+}
+
+async fn nothing_here(request: Request) -> impl IntoResponse {
+    Problem::new("not_found", format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn wrong_method(request: Request) -> impl IntoResponse {
+    Problem::new("method_not_allowed", format!("{} does not take {}", request.uri().path(), request.method()))
+}

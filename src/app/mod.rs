@@ -1,1 +1,18 @@
-//! The only place that builds things.
+//! The only place that builds things: it knows every part, and no part knows it.
+//!
+//! [`start`] opens the state, finds the backends, spawns the background work and accepts connections; [`App::run`] keeps all of it
+//! going until it is told to stop, and then ends in phases: not ready, no new connections, drain, flush.
+
+mod backends;
+#[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
+mod engine;
+mod error;
+mod shutdown;
+mod start;
+mod summary;
+mod supervisor;
+
+pub use error::Error;
+pub use shutdown::{End, Signals};
+pub use start::{App, start};
+pub use summary::{Answering, Summary};

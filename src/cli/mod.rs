@@ -1,1 +1,81 @@
-//! The command line.
+//! The command line: what can be typed, and how each command ends.
+//!
+//! Commands that start or inspect the service go through `config` and `app`; the others are clients of a running gateway over its
+//! native HTTP interface. Every failure is one line on standard error and an exit code of [`exit::Exit`].
+
+mod args;
+mod asking;
+#[cfg(feature = "embedded")]
+mod bench_engine;
+mod chat;
+mod client;
+mod demo_model;
+mod doctor;
+pub mod exit;
+mod generate;
+mod inspect;
+mod models;
+mod serve;
+mod sse;
+mod terminal;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command};
+use self::exit::{Exit, Failure};
+use crate::config::Variables;
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command, &Variables::of_process()) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if !failure.what.is_empty() {
+                terminal::note(&format!("arriero: {failure}"));
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
+    match command {
+        Command::Serve(args) => serve::run(&args, variables),
+        Command::Generate(args) => wait(generate::run(args, variables)),
+        Command::Chat(args) => wait(chat::run(args, variables)),
+        Command::Models(args) => wait(models::run(args, variables)),
+        Command::Doctor(args) => wait(doctor::run(&args, variables)),
+        Command::Config(args) => inspect::run(&args, variables),
+        Command::DemoModelFolder(args) => wait(demo_model::run(&args, variables)),
+        Command::Openapi => version::openapi(),
+        Command::Health(args) => wait(async {
+            client::Client::new(args.target.url.as_deref(), variables)?.live().await?;
+            Ok(Exit::Ok)
+        }),
+        Command::Version => version::run(),
+        Command::Completions { shell } => completions(shell),
+        #[cfg(feature = "embedded")]
+        Command::BenchEngine(args) => bench_engine::run(&args),
+    }
+}
+
+/// Runs a command that waits for others on this thread.
+fn wait(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(Exit::Failure, format!("the program cannot start: {error}"), ""))?.block_on(command)
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "arriero", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,159 @@
-//! The whole configuration.
+//! The whole configuration: the `Config` of every part, put together from defaults, a file, the environment and flags.
+//!
+//! [`load`] is pure and reports everything that is wrong at once, each problem with its key and its place; [`read`] finds the file
+//! and the environment first and is the only code of the program that reads the environment. Nothing here acts on a value.
+
+mod decode;
+mod file;
+mod load;
+mod machine;
+mod problem;
+mod secret;
+mod show;
+mod tree;
+mod variables;
+
+use std::path::{Path as FilePath, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::listener;
+#[cfg(feature = "embedded")]
+use crate::backends::embedded;
+use crate::backends::ollama;
+use crate::telemetry::{log, metrics};
+use crate::{api, gateway, storage, usage};
+
+pub use file::File;
+pub use load::{Check, Override, Shape};
+pub use problem::{Problem, nearest};
+pub use secret::without_credentials;
+pub use show::{json, toml};
+pub use tree::{Origin, Path, Step};
+pub use variables::{Form, Short, Variables};
+
+/// The defaults, commented. `arriero config default` prints it; a test keeps it equal to [`Config::default`].
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Where the demo model lies in the data folder; `make run` puts it there.
+const DEMO_MODEL_FOLDER: &str = "models";
+pub const DEMO_MODEL_FILE: &str = "gemma-3-270m-q4_k_m.gguf";
+
+/// Variables with short names.
+pub const SHORTS: &[Short] = &[
+    Short { variable: "ARRIERO_LISTEN", key: "server.listen", form: Form::Plain },
+    Short { variable: "ARRIERO_OLLAMA", key: "ollama", form: Form::Tables("url") },
+    Short { variable: "ARRIERO_MODEL", key: "embedded.models", form: Form::List },
+    Short { variable: "ARRIERO_LOG", key: "log.level", form: Form::Plain },
+];
+
+/// The variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "ARRIERO_CONFIG";
+
+/// The variable that tells client commands where the gateway is.
+pub const URL_VARIABLE: &str = "ARRIERO_URL";
+
+/// What is fixed about our configuration.
+pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_variables: &[FILE_VARIABLE, URL_VARIABLE] };
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where all state lives. Empty in the defaults; never empty in what [`load`] returns.
+    pub data_dir: PathBuf,
+    /// Model file of last resort. Empty in the defaults; never empty in what [`load`] returns.
+    pub demo_model: PathBuf,
+    pub server: listener::Config,
+    pub api: api::Config,
+    pub generation: gateway::Config,
+    /// The servers, in order of preference.
+    pub ollama: Vec<ollama::Config>,
+    #[cfg(feature = "embedded")]
+    pub embedded: embedded::Config,
+    pub log: log::Config,
+    pub metrics: metrics::Config,
+    pub storage: storage::Config,
+    pub usage: usage::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::new(),
+            demo_model: PathBuf::new(),
+            server: listener::Config::default(),
+            api: api::Config::default(),
+            generation: gateway::Config::default(),
+            ollama: vec![ollama::Config::default()],
+            #[cfg(feature = "embedded")]
+            embedded: embedded::Config::default(),
+            log: log::Config::default(),
+            metrics: metrics::Config::default(),
+            storage: storage::Config::default(),
+            usage: usage::Config::default(),
+        }
+    }
+}
+
+impl Check for Config {
+    fn check(&self) -> Vec<(Path, String)> {
+        let mut wrong = Vec::new();
+        for (n, server) in self.ollama.iter().enumerate() {
+            let path = Path::dotted("ollama").join(Step::Index(n)).join(Step::Key("url".to_owned()));
+            if let Err(error) = server.check() {
+                wrong.push((path.clone(), format!("is not accepted: {error}")));
+            }
+            if self.ollama[..n].iter().any(|earlier| earlier.url == server.url) {
+                wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
+            }
+        }
+        if let Err(error) = log::check(&self.log) {
+            wrong.push((Path::dotted("log.level"), error.to_string()));
+        }
+        wrong
+    }
+}
+
+/// A configuration that holds.
+pub type Loaded = load::Loaded<Config>;
+
+/// Puts the layers together. Pure.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -> Result<Loaded, Vec<Problem>> {
+    let mut loaded = load::load::<Config>(&SHAPE, file, variables, flags)?;
+    let (folder, origin) = machine::data_dir(&loaded.config.data_dir, variables)
+        .map_err(|what| vec![Problem::new("data_dir", loaded.origin(&Path::dotted("data_dir")), what)])?;
+    if let Some(origin) = origin {
+        loaded.note("data_dir", &folder.to_string_lossy(), origin);
+    }
+    if loaded.config.demo_model.as_os_str().is_empty() {
+        loaded.config.demo_model = folder.join(DEMO_MODEL_FOLDER).join(DEMO_MODEL_FILE);
+        let shown = loaded.config.demo_model.to_string_lossy().into_owned();
+        loaded.note("demo_model", &shown, Origin::Machine("the data folder"));
+    }
+    loaded.config.data_dir = folder;
+    Ok(loaded)
+}
+
+/// Finds the file (the one named, else the one in the user's configuration folder when it is there) and loads.
+///
+/// # Errors
+/// Everything that is wrong; a file that was named but cannot be read is a problem too.
+pub fn read(named: Option<&FilePath>, variables: &Variables, flags: &[Override]) -> Result<Loaded, Vec<Problem>> {
+    let (path, origin) = match (named, variables.get(FILE_VARIABLE)) {
+        (Some(path), _) => (Some(path.to_owned()), Origin::Flag("--config")),
+        (None, Some(path)) => (Some(PathBuf::from(path)), Origin::Variable(FILE_VARIABLE.to_owned())),
+        (None, None) => (machine::config_file(variables).filter(|path| path.exists()), Origin::Default),
+    };
+    let Some(path) = path else { return load(None, variables, flags) };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => load(Some(File { path: &path, text: &text }), variables, flags),
+        Err(error) => Err(vec![Problem::new(path.display().to_string(), origin, format!("cannot be read: {error}"))]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,62 @@ pub struct Request {
     pub extra: Map<String, Value>,
 }
 
+/// A generation as a client asks for it, before it is known which model a missing name means and when its time is up.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub id: RequestId,
+    /// The dialect it was asked in, for logs and metrics.
+    pub dialect: Dialect,
+    pub model: Option<ModelName>,
+    pub prompt: Prompt,
+    pub options: Options,
+    pub format: Option<Format>,
+    pub think: Option<Think>,
+    pub keep_alive: Option<KeepAlive>,
+    pub truncate: Option<bool>,
+    /// How long the whole generation may take, waiting included.
+    pub deadline: Option<Duration>,
+    /// Whether the client reads the answer while it is made.
+    pub streamed: bool,
+    pub control: Control,
+    pub extra: Map<String, Value>,
+}
+
+impl Draft {
+    /// The request, once model and deadline are known.
+    #[must_use]
+    pub fn resolve(self, model: ModelName, deadline: Option<Instant>) -> Request {
+        Request {
+            id: self.id,
+            model,
+            prompt: self.prompt,
+            options: self.options,
+            format: self.format,
+            think: self.think,
+            keep_alive: self.keep_alive,
+            truncate: self.truncate,
+            deadline,
+            control: self.control,
+            extra: self.extra,
+        }
+    }
+}
+
+/// The languages clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Native,
+}
+
+impl Dialect {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+}
+
 /// What the model is to continue.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prompt {

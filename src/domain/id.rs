@@ -1,6 +1,7 @@
 //! Identifiers: of a request, and of a model as clients spell it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +50,11 @@ const DEFAULT_NAMESPACE: &str = "library/";
 /// A model's name, comparable the way Ollama compares: case does not matter, `x` is `x:latest`, the default registry and
 /// namespace may be written or not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ModelName(String);
+#[serde(try_from = "String", into = "String")]
+pub struct ModelName {
+    spelled: Arc<str>,
+    canonical: Arc<str>,
+}
 
 /// Why a string is no model name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,29 +81,47 @@ impl ModelName {
         if let Some(bad) = value.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(ModelNameError::Character(bad));
         }
-        Ok(Self(value.to_owned()))
+        Ok(Self { spelled: value.into(), canonical: canonical(value).into() })
     }
 
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.spelled
     }
 
     /// The one spelling under which all spellings of a model compare equal.
     #[must_use]
-    pub fn canonical(&self) -> String {
-        let lower = self.0.to_ascii_lowercase();
-        let name = lower.strip_prefix(DEFAULT_HOST).unwrap_or(&lower);
-        let name = name.strip_prefix(DEFAULT_NAMESPACE).unwrap_or(name);
-        let last_segment = name.rsplit('/').next().unwrap_or(name);
-        if last_segment.contains(':') { name.to_owned() } else { format!("{name}:{DEFAULT_TAG}") }
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+}
+
+fn canonical(spelled: &str) -> String {
+    let lower = spelled.to_ascii_lowercase();
+    let name = lower.strip_prefix(DEFAULT_HOST).unwrap_or(&lower);
+    let name = name.strip_prefix(DEFAULT_NAMESPACE).unwrap_or(name);
+    let last_segment = name.rsplit('/').next().unwrap_or(name);
+    if last_segment.contains(':') { name.to_owned() } else { format!("{name}:{DEFAULT_TAG}") }
+}
+
+impl TryFrom<String> for ModelName {
+    type Error = ModelNameError;
+
+    fn try_from(value: String) -> Result<Self, ModelNameError> {
+        Self::parse(&value)
+    }
+}
+
+impl From<ModelName> for String {
+    fn from(name: ModelName) -> Self {
+        name.spelled.as_ref().to_owned()
     }
 }
 
 impl PartialEq for ModelName {
     fn eq(&self, other: &Self) -> bool {
-        self.canonical() == other.canonical()
+        self.canonical == other.canonical
     }
 }
 
@@ -107,7 +129,7 @@ impl Eq for ModelName {}
 
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.spelled)
     }
 }
 
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn all_spellings_of_a_model_are_one() {
-        let canonical = |name: &str| ModelName::parse(name).map(|n| n.canonical());
+        let canonical = |name: &str| ModelName::parse(name).map(|n| n.canonical().to_owned());
         for name in ["gemma3", "Gemma3:latest", "library/gemma3", "registry.ollama.ai/library/gemma3:LATEST"] {
             assert_eq!(canonical(name).as_deref(), Ok("gemma3:latest"), "{name}");
         }

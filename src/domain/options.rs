@@ -90,7 +90,7 @@ impl Options {
             "repeat_last_n" => self.repeat_last_n = Some(field.integer(-1, NOT_BELOW_MINUS_ONE)?),
             "temperature" => self.temperature = Some(field.number(0.0..=f64::from(f32::MAX), NOT_NEGATIVE)?),
             "repeat_penalty" => {
-                self.repeat_penalty = Some(field.number(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX), REPEAT_PENALTY)?)
+                self.repeat_penalty = Some(field.number(f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX), REPEAT_PENALTY)?);
             }
             "presence_penalty" => self.presence_penalty = Some(field.number(-2.0..=2.0, PENALTY)?),
             "frequency_penalty" => self.frequency_penalty = Some(field.number(-2.0..=2.0, PENALTY)?),

@@ -178,7 +178,7 @@ fn tensor<R: Read>(cursor: &mut Cursor<R>) -> Result<TensorInfo, Error> {
 /// Makes the offset count from the start of the file and checks that the tensor is there.
 fn place<R: Read>(tensor: &mut TensorInfo, data_offset: u64, alignment: u64, cursor: &Cursor<R>) -> Result<(), Error> {
     let wrong = |what: String| cursor.malformed(format!("tensor `{}`: {what}", shown(&tensor.name)));
-    if tensor.offset % alignment != 0 {
+    if !tensor.offset.is_multiple_of(alignment) {
         return Err(wrong(format!("its offset {} is no multiple of {alignment}", tensor.offset)));
     }
     let start = data_offset.checked_add(tensor.offset);

@@ -1,1 +1,107 @@
 //! SQLite: the only folder that speaks SQL.
+//!
+//! One file, `arriero.db`, in the data folder. It promises: one process at a time (a lock held as long as the [`Storage`] lives);
+//! write-ahead logging; all writes through one connection that takes the write lock at once, so that writers queue instead of
+//! failing; readers apart, who never wait for a writer; a copy of the file before it is brought to a newer form; a file that is
+//! newer than this program, damaged, or not ours is left alone. One file here per family of tables.
+//!
+//! It does not batch, retry or decide what to keep: the services above do.
+
+mod error;
+mod lock;
+mod open;
+pub mod usage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{Sqlite, SqlitePool};
+use sqlx::{Transaction, migrate::Migrator};
+
+pub use error::Error;
+
+/// Every form the file has had, oldest first.
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// How the file is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long to wait for another program that holds the file.
+    #[serde(with = "crate::domain::span")]
+    pub busy_timeout: Duration,
+    /// Connections that read at the same time.
+    pub max_readers: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(5), max_readers: 4 }
+    }
+}
+
+/// The open file. Cheap to clone; the last clone lets go of the lock.
+#[derive(Debug, Clone)]
+pub struct Storage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// After the pools, so that it is let go last.
+    _lock: lock::Lock,
+}
+
+impl Storage {
+    /// Opens the file in `data_dir`, making both if need be, and brings it to its present form.
+    ///
+    /// # Errors
+    /// Each reason to refuse has its own variant of [`Error`].
+    pub async fn open(data_dir: &Path, config: &Config) -> Result<Self, Error> {
+        open::open(data_dir, config, &MIGRATOR).await
+    }
+
+    /// The request log.
+    #[must_use]
+    pub fn usage(&self) -> usage::UsageTable {
+        usage::UsageTable::new(self.clone())
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Finishes what is under way and folds the write-ahead log into the file. Later calls fail.
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        self.0.writer.close().await;
+    }
+
+    /// A transaction that has the write lock from its first statement: one that begins by reading could be refused later.
+    async fn write(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
+        self.0.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.failed(doing, error))
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.0.readers
+    }
+
+    fn failed(&self, doing: &'static str, error: sqlx::Error) -> Error {
+        Error::from_sqlite(&self.0.path, doing, error)
+    }
+}
+
+#[cfg(test)]
+impl Storage {
+    /// Makes the disk full at this many pages of 4 KiB.
+    pub(crate) async fn limit_pages(&self, most: u32) {
+        let mut writer = self.0.writer.acquire().await.expect("a connection");
+        let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+        sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");
+    }
+}

@@ -1,8 +1,21 @@
-//! Everything that needs more than one folder, or a real model.
+//! One binary for all integration tests: they share one build and nothing else.
 
+#![expect(clippy::disallowed_methods, reason = "tests start tasks and read their environment as they please")]
+
+mod architecture;
+mod cancel;
+mod docs;
+mod faults;
+mod generate;
+mod input;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(feature = "embedded")]
 mod lm;
+mod ops;
+mod process;
+mod shutdown;
+mod sockets;
+mod support;
 #[cfg(feature = "embedded")]
 mod text;

@@ -106,5 +106,5 @@ fn long_texts_take_time_in_proportion() {
         let text = text.repeat(200_000 / text.len());
         assert!(!tokenizer.encode(&text, SPECIAL).is_empty());
     }
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
 }

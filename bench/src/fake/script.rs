@@ -1,0 +1,188 @@
+//! How a fake server behaves: its models, its speed, its limits. A plain struct, replaced as a whole while it runs.
+//!
+//! Times are those of the model's work; the cost of HTTP comes on top. A change holds for requests that arrive after it,
+//! except for slots, which a runner takes when it is loaded.
+
+use super::{answer::Text, fault::Plan};
+use std::time::Duration;
+
+/// A model of the library. [`Model::new`] gives one with the figures of Gemma 3 270M.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// With its tag, e.g. `gemma3:270m`.
+    pub name: String,
+    /// The weights. Models of the same weights share one runner.
+    pub blob: String,
+    /// 64 hexadecimal digits, without a prefix.
+    pub digest: String,
+    pub size_bytes: u64,
+    pub family: String,
+    pub parameter_size: String,
+    pub quantization: String,
+    pub parent: String,
+    /// The context the model was trained for, in tokens.
+    pub context_length: u32,
+    pub embedding_length: u32,
+    /// `PARAMETER num_ctx` of its Modelfile.
+    pub num_ctx: Option<u32>,
+    pub template: String,
+    pub system: Option<String>,
+    pub license: Option<String>,
+    /// As `/api/show` prints them.
+    pub parameters: Option<String>,
+    /// `MESSAGE` lines of its Modelfile: role and text.
+    pub messages: Vec<(String, String)>,
+    pub tools: bool,
+    pub thinking: bool,
+    pub insert: bool,
+    pub vision: bool,
+    /// It can do nothing but embed.
+    pub embedding: bool,
+}
+
+impl Model {
+    pub fn new(name: &str) -> Self {
+        let name = if name.contains(':') { name.to_owned() } else { format!("{name}:latest") };
+        Self {
+            blob: super::answer::digest(&format!("blob of {name}")),
+            digest: super::answer::digest(&name),
+            name,
+            size_bytes: 253_113_180,
+            family: "gemma3".into(),
+            parameter_size: "268.10M".into(),
+            quantization: "Q4_K_M".into(),
+            parent: String::new(),
+            context_length: 32_768,
+            embedding_length: 640,
+            num_ctx: None,
+            template: "{{ .Prompt }}".into(),
+            system: None,
+            license: None,
+            parameters: None,
+            messages: Vec::new(),
+            tools: false,
+            thinking: false,
+            insert: false,
+            vision: false,
+            embedding: false,
+        }
+    }
+
+    /// A model that only embeds, with the figures of all-MiniLM-L6-v2.
+    pub fn embedding(name: &str) -> Self {
+        Self {
+            family: "bert".into(),
+            parameter_size: "22.57M".into(),
+            quantization: "F16".into(),
+            size_bytes: 45_949_364,
+            context_length: 512,
+            embedding_length: 384,
+            embedding: true,
+            ..Self::new(name)
+        }
+    }
+
+    /// A model made `FROM` this one: the same weights under another name.
+    #[must_use]
+    pub fn derive(&self, name: &str) -> Self {
+        let made = Self::new(name);
+        Self { name: made.name, digest: made.digest, parent: self.name.clone(), ..self.clone() }
+    }
+
+    /// What `/api/show` lists.
+    pub fn capabilities(&self) -> Vec<&'static str> {
+        if self.embedding {
+            return vec!["embedding"];
+        }
+        let optional = [(self.vision, "vision"), (self.tools, "tools"), (self.insert, "insert"), (self.thinking, "thinking")];
+        std::iter::once("completion").chain(optional.into_iter().filter_map(|(has, word)| has.then_some(word))).collect()
+    }
+
+    /// The models of the recorded transcripts.
+    pub fn recorded() -> Vec<Self> {
+        let base = Self::new("gemma3:270m");
+        let q8 = Self { quantization: "Q8_0".into(), size_bytes: 291_543_898, ..Self::new("q8") };
+        let stop = Some("stop                           \"User:\"\ntemperature                    0".to_owned());
+        let chat = Self {
+            template: "{{- range .Messages }}{{ .Role }}: {{ .Content }}\n{{ end }}Assistant:".into(),
+            system: Some("You are a helpful assistant who answers in one short sentence.".into()),
+            license: Some("Gemma licence text here".into()),
+            parameters: stop.clone(),
+            messages: vec![
+                ("user".into(), "What is the capital of Italy?".into()),
+                ("assistant".into(), "The capital of Italy is Rome.".into()),
+            ],
+            ..base.derive("chat")
+        };
+        let tool = Self { tools: true, parameters: stop.clone(), ..base.derive("tool") };
+        let think = Self { thinking: true, parameters: stop, ..base.derive("think") };
+        let fim = Self { insert: true, ..base.derive("fim") };
+        vec![Self::embedding("minilm"), q8, chat, tool, think, fim, base]
+    }
+}
+
+/// All knobs. The default is fast, has the recorded models, four slots and no fault.
+#[derive(Debug, Clone)]
+pub struct Script {
+    pub models: Vec<Model>,
+    /// What `/api/version` says.
+    pub version: String,
+    /// Time to the first token once a slot is held: this much…
+    pub prefill: Duration,
+    /// …and this much for each prompt token.
+    pub prefill_per_token: Duration,
+    /// From one token to the next.
+    pub token_gap: Duration,
+    /// What the model says, and the length at which it stops by itself.
+    pub text: Text,
+    /// `OLLAMA_NUM_PARALLEL`: requests a runner works on at once; the rest wait in order.
+    pub slots: usize,
+    /// `OLLAMA_MAX_QUEUE`: how many may wait for a **load**. Requests to a loaded model are never refused.
+    pub max_queue: usize,
+    /// `OLLAMA_MAX_LOADED_MODELS`.
+    pub max_loaded: usize,
+    pub load_time: Duration,
+    /// `OLLAMA_KEEP_ALIVE`.
+    pub keep_alive: Duration,
+    /// `OLLAMA_CONTEXT_LENGTH`.
+    pub num_ctx: u32,
+    pub faults: Plan,
+    /// How many requests are remembered in full; older ones are forgotten first.
+    pub remember: usize,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            models: Model::recorded(),
+            version: "0.33.0".into(),
+            prefill: Duration::ZERO,
+            prefill_per_token: Duration::ZERO,
+            token_gap: Duration::ZERO,
+            text: Text::default(),
+            slots: 4,
+            max_queue: 512,
+            max_loaded: 3,
+            load_time: Duration::ZERO,
+            keep_alive: Duration::from_mins(5),
+            num_ctx: 4096,
+            faults: Plan::default(),
+            remember: 10_000,
+        }
+    }
+}
+
+impl Script {
+    /// The default with these models instead of the recorded ones.
+    pub fn with_models<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { models: names.into_iter().map(Model::new).collect(), ..Self::default() }
+    }
+
+    /// The model a client means: without a tag `latest`, letters of any case, the default host and namespace optional.
+    pub fn find(&self, asked: &str) -> Option<&Model> {
+        let short = asked.strip_prefix("registry.ollama.ai/").unwrap_or(asked);
+        let short = short.strip_prefix("library/").unwrap_or(short);
+        let wanted = if short.contains(':') { short.to_owned() } else { format!("{short}:latest") };
+        self.models.iter().find(|model| model.name.eq_ignore_ascii_case(&wanted))
+    }
+}

@@ -1,0 +1,7 @@
+//! Arriero's own API: `POST /generate` and `GET /models`.
+
+pub mod convert;
+pub mod envelope;
+pub mod handlers;
+mod stream;
+pub mod types;

@@ -1,0 +1,62 @@
+//! The OpenAPI document, generated from the handlers, and a page that shows it without a network.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
+use utoipa_swagger_ui::Config;
+
+use super::problem::Problem;
+use super::state::State;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
+    tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing")),
+    components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>))
+)]
+struct Frame;
+
+/// The document without its paths.
+pub fn frame() -> Document {
+    Frame::openapi()
+}
+
+/// The whole document, as it lies in `openapi/openapi.json`.
+///
+/// # Panics
+/// When the document cannot be written as JSON, which a test rules out.
+pub fn document() -> String {
+    let (_, document) = super::documented().split_for_parts();
+    let mut text = document.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+static TEXT: LazyLock<String> = LazyLock::new(document);
+
+/// The document and the page.
+pub fn pages() -> Router<State> {
+    Router::new()
+        .route("/openapi.json", get(async || ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())))
+        .route("/docs", get(async || Redirect::permanent("/docs/")))
+        .route("/docs/", get(async || asset("")))
+        .route("/docs/{*file}", get(async |Path(file): Path<String>| asset(&file)))
+}
+
+fn asset(file: &str) -> Response {
+    let config = Arc::new(Config::from("/openapi.json"));
+    match utoipa_swagger_ui::serve(file, config) {
+        Ok(Some(file)) => ([(header::CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response(),
+        Ok(None) => Problem::new("not_found", "there is no such page").into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be made");
+            (StatusCode::INTERNAL_SERVER_ERROR, Problem::new("internal", "the page could not be made")).into_response()
+        }
+    }
+}

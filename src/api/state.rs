@@ -1,0 +1,53 @@
+//! What handlers are given. Seen by `api` and `app` only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Config;
+use crate::domain::clock::Clock;
+use crate::gateway::Gateway;
+use crate::monitor::Sensors;
+use crate::telemetry::metrics::Metrics;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct State {
+    pub config: Arc<Config>,
+    pub gateway: Gateway,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    pub sensors: Arc<Sensors>,
+    pub readiness: Readiness,
+    /// Cancelled when answers that are still running must end now.
+    pub ending: CancellationToken,
+}
+
+/// Whether this process wants to be given requests: its own state only, not whether a backend is up.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+const STARTING: u8 = 0;
+const READY: u8 = 1;
+const LEAVING: u8 = 2;
+
+impl Readiness {
+    pub fn ready(&self) {
+        self.0.store(READY, Ordering::SeqCst);
+    }
+
+    pub fn leaving(&self) {
+        self.0.store(LEAVING, Ordering::SeqCst);
+    }
+
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), &'static str> {
+        match self.0.load(Ordering::SeqCst) {
+            STARTING => Err("starting"),
+            LEAVING => Err("shutting down"),
+            _ => Ok(()),
+        }
+    }
+}

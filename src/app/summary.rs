@@ -1,0 +1,87 @@
+//! What is told to the person who starts the process: who serves what, where, and a first request to paste.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::models::{Entry, Registry};
+
+/// What serves, at start.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub address: SocketAddr,
+    pub backends: Vec<Answering>,
+}
+
+/// One backend and what it serves.
+#[derive(Debug, Clone)]
+pub struct Answering {
+    pub name: String,
+    pub kind: &'static str,
+    pub about: String,
+    /// Why it does not answer, if it does not.
+    pub down: Option<String>,
+    pub models: Vec<String>,
+}
+
+/// Most models that are listed for a backend.
+const LISTED: usize = 8;
+
+impl Summary {
+    pub fn of(address: SocketAddr, registry: &Registry) -> Self {
+        Self { address, backends: registry.entries().iter().map(|entry| answering(entry)).collect() }
+    }
+
+    /// A model to try, when there is one.
+    pub fn model(&self) -> Option<&str> {
+        let up = self.backends.iter().filter(|backend| backend.down.is_none());
+        up.flat_map(|backend| &backend.models).map(String::as_str).next()
+    }
+
+    /// Where to reach it from this machine.
+    pub fn url(&self) -> String {
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        }
+        format!("http://{address}")
+    }
+}
+
+fn answering(entry: &Entry) -> Answering {
+    Answering {
+        name: entry.backend.name().to_owned(),
+        kind: entry.backend.kind().as_str(),
+        about: entry.backend.describe(),
+        down: entry.down(),
+        models: entry.models().iter().map(|model| model.name.to_string()).collect(),
+    }
+}
+
+impl fmt::Display for Answering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {} ({}, {})", self.name, self.kind, self.about)?;
+        match &self.down {
+            Some(reason) => write!(f, ": down, {reason}"),
+            None if self.models.is_empty() => f.write_str(": has no models yet (`ollama pull` brings one)"),
+            None => {
+                write!(f, ": {}", self.models[..self.models.len().min(LISTED)].join(", "))?;
+                if self.models.len() > LISTED { write!(f, " and {} more", self.models.len() - LISTED) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Arriero {} listens on {}", env!("CARGO_PKG_VERSION"), self.url())?;
+        writeln!(f, "Backends:")?;
+        for backend in &self.backends {
+            writeln!(f, "{backend}")?;
+        }
+        if let Some(model) = self.model() {
+            let body = serde_json::json!({"model": model, "prompt": "Why is the sky blue?", "stream": true});
+            writeln!(f, "Try it:\n  curl -N {}/generate -d '{body}'", self.url())?;
+        }
+        write!(f, "API page: {}/docs/", self.url())
+    }
+}

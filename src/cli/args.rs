@@ -1,0 +1,213 @@
+//! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::exit::Exit;
+use crate::config::{Form, Override};
+
+/// A gateway for Ollama: fair, observable and self-contained.
+#[derive(Debug, Parser)]
+#[command(name = "arriero", version, after_help = Exit::TABLE, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the gateway.
+    Serve(Serve),
+    /// Ask a running gateway for one answer.
+    Generate(Generate),
+    /// Talk with a model of a running gateway.
+    Chat(Chat),
+    /// List the models that a running gateway serves.
+    Models(Models),
+    /// Look for what is wrong on this machine, and how to mend it.
+    Doctor(Doctor),
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the OpenAPI document of the HTTP interface.
+    Openapi,
+    /// Ask a running gateway whether it is alive (for container health checks).
+    Health(Health),
+    /// Print the version and what this build can do.
+    Version,
+    /// Print a completion script for a shell.
+    Completions { shell: Shell },
+    /// Print the folder for the demo model if `serve` with these flags needs it and it is missing.
+    #[command(hide = true)]
+    DemoModelFolder(Serve),
+    /// Measure the embedded engine on a model file.
+    #[cfg(feature = "embedded")]
+    #[command(hide = true)]
+    BenchEngine(BenchEngine),
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// The flags that set configuration keys.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Settings {
+    /// Configuration file [env: ARRIERO_CONFIG] [default: ~/.config/arriero/arriero.toml if it exists].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address and port to listen on [env: ARRIERO_LISTEN] [default: 127.0.0.1:8000].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Folder for all state [env: ARRIERO_DATA_DIR] [default: the platform's own].
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// DANGEROUS: allow --listen with an address that others can reach, although nothing asks who they are.
+    #[arg(long)]
+    pub insecure_public_bind: bool,
+    /// Ollama server to use; may be repeated [env: ARRIERO_OLLAMA, comma separated] [default: http://127.0.0.1:11434].
+    #[arg(long, value_name = "URL")]
+    pub ollama: Vec<String>,
+    /// GGUF file to serve with the embedded engine; may be repeated [env: ARRIERO_MODEL, comma separated].
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "FILE")]
+    pub model: Vec<String>,
+    /// GGUF file to serve when no Ollama answers and no --model is given.
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub demo_model: Option<String>,
+}
+
+impl Settings {
+    /// The top layer of the configuration.
+    #[must_use]
+    pub fn overrides(&self) -> Vec<Override> {
+        let plain =
+            |flag, key, text: &Option<String>| text.clone().map(|text| Override { flag, key, form: Form::Plain, texts: vec![text] });
+        let list = |flag, key, form, texts: &Vec<String>| (!texts.is_empty()).then(|| Override { flag, key, form, texts: texts.clone() });
+        let mut given = vec![plain("--listen", "server.listen", &self.listen), plain("--data-dir", "data_dir", &self.data_dir)];
+        if self.insecure_public_bind {
+            given.push(plain("--insecure-public-bind", "server.insecure_public_bind", &Some("true".to_owned())));
+        }
+        #[cfg(feature = "embedded")]
+        given.extend([list("--model", "embedded.models", Form::List, &self.model), plain("--demo-model", "demo_model", &self.demo_model)]);
+        given.push(list("--ollama", "ollama", Form::Tables("url"), &self.ollama));
+        given.into_iter().flatten().collect()
+    }
+}
+
+/// Which gateway a client command talks to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Target {
+    /// Address of the gateway [env: ARRIERO_URL] [default: http://127.0.0.1:8000].
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+/// How an answer is made.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Asking {
+    /// Model to ask; without it the gateway's default.
+    #[arg(long, short)]
+    pub model: Option<String>,
+    /// What the model is to be and do.
+    #[arg(long, short, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// An option of the model, e.g. `temperature=0.2`; may be repeated.
+    #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = super::asking::option)]
+    pub options: Vec<(String, serde_json::Value)>,
+    /// Whether a thinking model thinks.
+    #[arg(long, value_name = "HOW", value_parser = ["true", "false", "low", "medium", "high", "max"])]
+    pub think: Option<String>,
+    /// Give up after this long, waiting included, e.g. `90s`.
+    #[arg(long, value_name = "SPAN", value_parser = crate::domain::span::parse)]
+    pub deadline: Option<std::time::Duration>,
+    /// Print tokens and times after each answer.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// The prompt; `-` stands for standard input. Without a prompt, standard input is the prompt.
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Vec<String>,
+    #[command(flatten)]
+    pub asking: Asking,
+    /// Pass the prompt to the model as it is, without a template.
+    #[arg(long)]
+    pub raw: bool,
+    /// `json`, or a file with a JSON Schema that the answer must satisfy.
+    #[arg(long, value_name = "json|FILE")]
+    pub format: Option<String>,
+    /// Print the final object as JSON instead of the text as it comes.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Chat {
+    #[command(flatten)]
+    pub asking: Asking,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Models {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Report everything that is wrong with the configuration.
+    Check {
+        /// File to check instead of the one that `serve` would read.
+        file: Option<PathBuf>,
+    },
+    /// Print the effective configuration and where each value comes from, secrets masked.
+    Show {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Print the commented defaults, to start a configuration file from.
+    Default,
+}
+
+#[derive(Debug, Args)]
+pub struct Health {
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[cfg(feature = "embedded")]
+#[derive(Debug, Args)]
+pub struct BenchEngine {
+    /// GGUF file.
+    pub file: PathBuf,
+    /// Threads to compute with.
+    #[arg(long, default_value_t = 2)]
+    pub threads: usize,
+}

@@ -1,0 +1,320 @@
+//! Every metric there is: the only file that names them.
+//!
+//! Names and attributes follow OpenTelemetry's semantic conventions for generative AI where those have one (dots become
+//! underscores, the unit becomes a suffix, as in its Prometheus mapping), Prometheus' own for the process, and `arriero_`
+//! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
+//! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::exposition::{MetricSpec, Registry};
+use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
+
+/// Bounds on what is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How many model names get series of their own; the rest share `other`.
+    pub max_model_labels: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_model_labels: 50 }
+    }
+}
+
+/// Seconds, from a cached answer to a long one (the conventions' own buckets).
+const REQUEST_SECONDS: &[f64] = &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84];
+/// The conventions' buckets, and two more for a model that is loaded first.
+const FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0];
+/// The conventions' buckets, and two more for small models.
+const TOKEN_SECONDS: &[f64] = &[0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+const TOKENS: &[f64] =
+    &[1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
+const QUEUE_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+/// Declares the metrics and, from the same lines, the list of them all.
+macro_rules! declare {
+    ($($name:ident = $spec:expr;)*) => {
+        $(static $name: MetricSpec = $spec;)*
+        /// Every metric, in the order in which they are written out.
+        pub static ALL: &[&MetricSpec] = &[$(&$name),*];
+    };
+}
+
+declare! {
+    GEN_AI_REQUEST_DURATION = MetricSpec::histogram("gen_ai_server_request_duration_seconds", "seconds",
+        "Time from asking a backend to the end of its answer.", REQUEST_SECONDS)
+        .by(&["backend", "gen_ai_operation_name", "gen_ai_request_model", "outcome"]);
+    GEN_AI_FIRST_TOKEN = MetricSpec::histogram("gen_ai_server_time_to_first_token_seconds", "seconds",
+        "Time from asking a backend to its first token.", FIRST_TOKEN_SECONDS)
+        .by(&["backend", "gen_ai_request_model"]);
+    GEN_AI_PER_TOKEN = MetricSpec::histogram("gen_ai_server_time_per_output_token_seconds", "seconds",
+        "Mean time per token after the first, one observation a successful answer.", TOKEN_SECONDS)
+        .by(&["backend", "gen_ai_request_model"]);
+    GEN_AI_TOKEN_USAGE = MetricSpec::histogram("gen_ai_client_token_usage", "tokens",
+        "Tokens read (input) and written (output) per answer.", TOKENS)
+        .by(&["backend", "gen_ai_request_model", "gen_ai_token_type"]);
+    REQUESTS = MetricSpec::counter("arriero_requests_total", "requests",
+        "Requests that ended, by where they came in and how they ended.")
+        .by(&["route", "outcome"]);
+    REQUESTS_IN_FLIGHT = MetricSpec::gauge("arriero_requests_in_flight", "requests",
+        "Requests that have started and not ended.")
+        .by(&["route"]);
+    QUEUE_DURATION = MetricSpec::histogram("arriero_queue_duration_seconds", "seconds",
+        "Time a request waited for its turn before a backend was asked.", QUEUE_SECONDS)
+        .by(&["backend"]);
+    UPSTREAM_ERRORS = MetricSpec::counter("arriero_upstream_errors_total", "errors",
+        "Attempts that a backend failed, by kind of failure.")
+        .by(&["backend", "kind"]);
+    BACKEND_UP = MetricSpec::gauge("arriero_backend_up", "boolean",
+        "Whether the last check of a backend succeeded (1) or not (0).")
+        .by(&["backend"]);
+    CONNECTIONS = MetricSpec::gauge("arriero_connections", "connections",
+        "Open client connections.");
+    CONNECTIONS_REFUSED = MetricSpec::counter("arriero_connections_refused_total", "connections",
+        "Client connections closed at once because the bound on open connections was reached.");
+    USAGE_ROWS_WRITTEN = MetricSpec::counter("arriero_usage_rows_written_total", "rows",
+        "Rows of the request log that reached the database.");
+    USAGE_ROWS_DROPPED = MetricSpec::counter("arriero_usage_rows_dropped_total", "rows",
+        "Rows of the request log that were given up.")
+        .by(&["reason"]);
+    BUILD_INFO = MetricSpec::gauge("arriero_build_info", "boolean",
+        "Always 1; the label tells the version that runs.")
+        .by(&["version"]);
+    PROCESS_RESIDENT = MetricSpec::gauge("process_resident_memory_bytes", "bytes",
+        "Memory of the process that is in RAM.");
+    PROCESS_FDS = MetricSpec::gauge("process_open_fds", "files",
+        "Open file descriptors.");
+    PROCESS_MAX_FDS = MetricSpec::gauge("process_max_fds", "files",
+        "How many file descriptors the process may open.");
+    PROCESS_CPU = MetricSpec::counter("process_cpu_seconds_total", "seconds",
+        "Processor time used by the process, user and system.");
+    PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
+        "When the process started, in seconds since 1970.");
+}
+
+/// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    models: BoundedSet,
+}
+
+/// One attempt at one backend that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation<'a> {
+    pub backend: &'a str,
+    /// A model that exists: a name that a client made up must not use up the bound.
+    pub model: &'a str,
+    pub operation: Operation,
+    pub outcome: Outcome,
+    /// From asking the backend to the end of its answer.
+    pub duration: Duration,
+    /// From asking the backend to its first token, if one came.
+    pub first_token: Option<Duration>,
+    pub prompt_tokens: Option<u64>,
+    pub completion_tokens: Option<u64>,
+}
+
+/// Figures of the process itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Process {
+    pub resident_bytes: u64,
+    pub open_fds: Option<u64>,
+    pub max_fds: Option<u64>,
+    pub cpu: Duration,
+    /// Seconds since 1970.
+    pub started_unix_s: u64,
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let metrics = Self(Arc::new(Inner { registry: Registry::new(ALL), models: BoundedSet::new(config.max_model_labels) }));
+        metrics.start_at_zero();
+        metrics
+    }
+
+    /// Makes the series whose labels are known now, so that the first event is a rise from zero and not a beginning.
+    fn start_at_zero(&self) {
+        let registry = &self.0.registry;
+        for route in Route::ALL {
+            registry.gauge(&REQUESTS_IN_FLIGHT, &[route.as_str()]).set(0.0);
+            for outcome in Outcome::ALL {
+                registry.counter(&REQUESTS, &[route.as_str(), outcome.as_str()]).absolute(0);
+            }
+        }
+        for reason in Dropped::ALL {
+            registry.counter(&USAGE_ROWS_DROPPED, &[reason.as_str()]).absolute(0);
+        }
+        for counter in [&CONNECTIONS_REFUSED, &USAGE_ROWS_WRITTEN] {
+            registry.counter(counter, &[]).absolute(0);
+        }
+        registry.gauge(&CONNECTIONS, &[]).set(0.0);
+        registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+    }
+
+    /// Counts a request as being worked on until the returned value is finished or dropped.
+    #[must_use = "the request counts as ended when this is dropped"]
+    pub fn request_started(&self, route: Route) -> RequestInFlight {
+        self.0.registry.gauge(&REQUESTS_IN_FLIGHT, &[route.as_str()]).increment(1.0);
+        RequestInFlight { metrics: self.clone(), route, outcome: Outcome::Cancelled }
+    }
+
+    /// The time from asking a backend to its first token.
+    pub fn first_token(&self, backend: &str, model: &str, after: Duration) {
+        self.observe(&GEN_AI_FIRST_TOKEN, &[backend, &self.model(model)], after);
+    }
+
+    /// The end of an attempt; records all about it but the first token, which was recorded when it came.
+    pub fn generation_finished(&self, generation: &Generation<'_>) {
+        let model = self.model(generation.model);
+        let backend = generation.backend;
+        let labels = [backend, generation.operation.as_str(), &model, generation.outcome.as_str()];
+        self.observe(&GEN_AI_REQUEST_DURATION, &labels, generation.duration);
+        for (kind, tokens) in [("input", generation.prompt_tokens), ("output", generation.completion_tokens)] {
+            if let Some(tokens) = tokens {
+                self.0.registry.histogram(&GEN_AI_TOKEN_USAGE, &[backend, &model, kind]).record(number(tokens));
+            }
+        }
+        if let Some(per_token) = generation.time_per_token() {
+            self.observe(&GEN_AI_PER_TOKEN, &[backend, &model], per_token);
+        }
+    }
+
+    /// The time a request waited for its turn.
+    pub fn queued(&self, backend: &str, waited: Duration) {
+        self.observe(&QUEUE_DURATION, &[backend], waited);
+    }
+
+    /// An attempt that a backend failed; `kind` is a word from a closed set, such as `backends::Error::kind` gives.
+    pub fn upstream_error(&self, backend: &str, kind: &'static str) {
+        self.0.registry.counter(&UPSTREAM_ERRORS, &[backend, kind]).increment(1);
+    }
+
+    /// The result of a check.
+    pub fn backend_up(&self, backend: &str, up: bool) {
+        self.0.registry.gauge(&BACKEND_UP, &[backend]).set(if up { 1.0 } else { 0.0 });
+    }
+
+    /// Counts a connection as open until the returned value is dropped.
+    #[must_use = "the connection counts as closed when this is dropped"]
+    pub fn connection_opened(&self) -> Connection {
+        let gauge = self.0.registry.gauge(&CONNECTIONS, &[]);
+        gauge.increment(1.0);
+        Connection(gauge)
+    }
+
+    pub fn connection_refused(&self) {
+        self.0.registry.counter(&CONNECTIONS_REFUSED, &[]).increment(1);
+    }
+
+    pub fn usage_rows_written(&self, rows: u64) {
+        self.0.registry.counter(&USAGE_ROWS_WRITTEN, &[]).increment(rows);
+    }
+
+    pub fn usage_rows_dropped(&self, reason: Dropped, rows: u64) {
+        self.0.registry.counter(&USAGE_ROWS_DROPPED, &[reason.as_str()]).increment(rows);
+    }
+
+    /// Replaces the figures of the process; called before each [`Metrics::render`].
+    pub fn process(&self, process: &Process) {
+        let set = |spec, value: f64| self.0.registry.gauge(spec, &[]).set(value);
+        set(&PROCESS_RESIDENT, number(process.resident_bytes));
+        // Kept as a gauge because counters here hold whole numbers only.
+        set(&PROCESS_CPU, process.cpu.as_secs_f64());
+        set(&PROCESS_START, number(process.started_unix_s));
+        if let Some(open) = process.open_fds {
+            set(&PROCESS_FDS, number(open));
+        }
+        if let Some(most) = process.max_fds {
+            set(&PROCESS_MAX_FDS, number(most));
+        }
+    }
+
+    /// Everything in Prometheus' text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.registry.render()
+    }
+
+    /// To be called every few seconds: observations wait in memory for this, or for someone to read them.
+    pub fn run_upkeep(&self) {
+        self.0.registry.run_upkeep();
+    }
+
+    fn observe(&self, spec: &MetricSpec, labels: &[&str], span: Duration) {
+        self.0.registry.histogram(spec, labels).record(span.as_secs_f64());
+    }
+
+    fn model(&self, name: &str) -> String {
+        self.0.models.label(name)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(&Config::default())
+    }
+}
+
+impl Generation<'_> {
+    /// The mean over the tokens after the first; none for failures and for answers of one token.
+    fn time_per_token(&self) -> Option<Duration> {
+        let later_tokens = u32::try_from(self.completion_tokens?.checked_sub(1)?).ok()?;
+        if self.outcome != Outcome::Ok {
+            return None;
+        }
+        self.duration.checked_sub(self.first_token?)?.checked_div(later_tokens)
+    }
+}
+
+/// A request that is being worked on. Counted as cancelled when dropped without [`RequestInFlight::finish`].
+#[derive(Debug)]
+pub struct RequestInFlight {
+    metrics: Metrics,
+    route: Route,
+    outcome: Outcome,
+}
+
+impl RequestInFlight {
+    /// Ends it with this outcome.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for RequestInFlight {
+    fn drop(&mut self) {
+        let registry = &self.metrics.0.registry;
+        registry.gauge(&REQUESTS_IN_FLIGHT, &[self.route.as_str()]).decrement(1.0);
+        registry.counter(&REQUESTS, &[self.route.as_str(), self.outcome.as_str()]).increment(1);
+    }
+}
+
+/// An open connection; dropping it counts it as closed.
+pub struct Connection(metrics::Gauge);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has nothing but f64; 2^53 bytes is far off")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;
