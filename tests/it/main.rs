@@ -10,6 +10,8 @@ mod faults;
 mod generate;
 mod input;
 #[cfg(feature = "embedded")]
+mod embedded;
+#[cfg(feature = "embedded")]
 mod lm;
 mod ops;
 mod process;
