@@ -69,4 +69,4 @@ $(VENV)/ready: scripts/requirements.txt
 bench: model ## measure against direct access, nginx and llama.cpp
 	@scripts/require.sh cargo
 	cargo build --release --locked --workspace
-	scripts/bench.sh "$(TARGET)/release" "$(MODELS)"
+	scripts/bench.sh "$(TARGET)/release" "$(MODELS)/gemma-3-270m-q4_k_m.gguf" "$(VENV)"

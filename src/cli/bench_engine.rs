@@ -1,10 +1,15 @@
-//! `arriero bench-engine`: figures of the embedded engine for `make bench`.
+//! `arriero bench-engine`: figures of the embedded engine as JSON, for `make bench`.
 
 use super::args::BenchEngine;
 use super::exit::{Exit, Failure};
+use super::terminal;
+use crate::lm;
 
 /// # Errors
 /// When the file cannot be used.
 pub fn run(args: &BenchEngine) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failure, format!("{} cannot be measured", args.file.display()), ""))
+    let measured = lm::measure(&args.file, Some(args.threads)).map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), ""))?;
+    let line = serde_json::to_string(&measured).map_err(|error| Failure::new(Exit::Failure, error.to_string(), ""))?;
+    terminal::print(&line)?;
+    Ok(Exit::Ok)
 }

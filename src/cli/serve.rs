@@ -4,6 +4,8 @@ use super::args::Serve;
 use super::exit::{Exit, Failure};
 use super::{inspect, terminal};
 use crate::app::{self, End, Signals};
+#[cfg(feature = "embedded")]
+use crate::backends::embedded;
 use crate::config::{Config, Variables};
 use crate::domain::clock::Clock;
 use crate::telemetry::log;
@@ -49,7 +51,11 @@ fn exit(error: &app::Error) -> Exit {
         app::Error::Ollama { .. } | app::Error::SameName { .. } => Exit::Configuration,
         app::Error::NoBackend { .. } => Exit::Upstream,
         #[cfg(feature = "embedded")]
-        app::Error::Embedded(_) => Exit::ModelFile,
+        app::Error::Embedded(error) => match error {
+            embedded::Error::Memory { .. } => Exit::Memory,
+            embedded::Error::Device(_) | embedded::Error::Thread(_) => Exit::Failure,
+            _ => Exit::ModelFile,
+        },
         app::Error::Task(_) | app::Error::Signals(_) => Exit::Failure,
     }
 }

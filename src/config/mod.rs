@@ -4,6 +4,9 @@
 //! and the environment first and is the only code of the program that reads the environment. Nothing here acts on a value.
 
 mod decode;
+#[cfg(not(feature = "embedded"))]
+#[path = "no_engine.rs"]
+mod embedded;
 mod file;
 mod load;
 mod machine;
@@ -69,7 +72,6 @@ pub struct Config {
     pub generation: gateway::Config,
     /// The servers, in order of preference.
     pub ollama: Vec<ollama::Config>,
-    #[cfg(feature = "embedded")]
     pub embedded: embedded::Config,
     pub log: log::Config,
     pub metrics: metrics::Config,
@@ -86,7 +88,6 @@ impl Default for Config {
             api: api::Config::default(),
             generation: gateway::Config::default(),
             ollama: vec![ollama::Config::default()],
-            #[cfg(feature = "embedded")]
             embedded: embedded::Config::default(),
             log: log::Config::default(),
             metrics: metrics::Config::default(),

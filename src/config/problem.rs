@@ -47,11 +47,8 @@ impl Problem {
             Kind::Unknown(expected) => unknown(&path, &origin, expected, defaults, variables),
             Kind::Missing(field) => format!("lacks `{field}`"),
             Kind::Wrong { got, takes } => format!("takes {}, not {}", plain(takes), masked(&path, got)),
-            Kind::Refused(message) if secret::is_secret(&path) => {
-                // The type's own words may quote the value.
-                let _ = message;
-                "has a value that is not accepted".to_owned()
-            }
+            // The type's own words may quote the value.
+            Kind::Refused(_) if secret::is_secret(&path) => "has a value that is not accepted".to_owned(),
             Kind::Refused(message) => format!("is not accepted: {message}{}", example(&path, defaults)),
         };
         Self { key: Some(path.to_string()), origin, what }

@@ -53,6 +53,8 @@ def start(model):
     params.verbosity = 0
     # Without it a prompt is read anew as soon as it is longer than the window.
     params.swa_full = True
+    # Its fused attention adds up in half precision.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return xllamacpp.Server(params)
 
 
@@ -64,7 +66,7 @@ def tokenize(server, text):
 
 
 def complete(server, tokens, **options):
-    answer = server.handle_completions({"prompt": tokens, "temperature": 0, "samplers": [], "ignore_eos": False, **options})
+    answer = server.handle_completions({"prompt": tokens, "temperature": 0, "ignore_eos": False, **options})
     return answer["choices"][0]["logprobs"]["content"]
 
 

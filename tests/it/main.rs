@@ -4,10 +4,13 @@
 
 mod architecture;
 mod cancel;
+mod cli;
 mod docs;
 mod faults;
 mod generate;
 mod input;
+#[cfg(feature = "embedded")]
+mod embedded;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;

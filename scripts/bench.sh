@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The measurements of `make bench`, one line of JSON each. Usage: bench.sh FOLDER-OF-BINARIES MODEL.gguf VENV
+# llama.cpp (through xllamacpp) and nginx are measured where they are to be had.
+set -euo pipefail
+
+binaries=$1
+model=$2
+venv=$3
+here=$(dirname "$0")
+threads=${THREADS:-2}
+
+failed=0
+"$binaries/arriero-bench" overhead --arriero "$binaries/arriero" || failed=1
+"$binaries/arriero-bench" idle --arriero "$binaries/arriero" || failed=1
+
+if [[ ! -x $venv/bin/python ]]; then
+    python3 -m venv "$venv"
+fi
+if "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-bench.txt"; then
+    "$venv/bin/python" "$here/bench_engine.py" "$binaries/arriero" "$model" --threads "$threads" || failed=1
+else
+    echo "llama.cpp is not to be had here: the engine is measured alone" >&2
+    "$binaries/arriero" bench-engine "$model" --threads "$threads"
+fi
+exit "$failed"
