@@ -52,8 +52,8 @@ fn exit(error: &app::Error) -> Exit {
         app::Error::NoBackend { .. } => Exit::Upstream,
         #[cfg(feature = "embedded")]
         app::Error::Embedded(error) => match error {
-            embedded::Error::Memory { .. } => Exit::Memory,
-            embedded::Error::Device(_) | embedded::Error::Thread(_) => Exit::Failure,
+            embedded::LoadError::Memory { .. } => Exit::Memory,
+            embedded::LoadError::Device(_) | embedded::LoadError::Thread(_) => Exit::Failure,
             _ => Exit::ModelFile,
         },
         app::Error::Task(_) | app::Error::Signals(_) => Exit::Failure,
