@@ -1,10 +1,18 @@
 //! `arriero bench-engine`: figures of the embedded engine for `make bench`.
 
+use crate::lm;
+
 use super::args::BenchEngine;
 use super::exit::{Exit, Failure};
 
+/// Prints one JSON object (see [`lm::Measurement`]).
+///
 /// # Errors
 /// When the file cannot be used.
 pub fn run(args: &BenchEngine) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Failure, format!("{} cannot be measured", args.file.display()), ""))
+    let measured = lm::measure(&args.file, Some(args.threads));
+    let measured = measured.map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), "give a GGUF file of a supported model"))?;
+    let line = serde_json::to_string(&measured).map_err(|error| Failure::new(Exit::Failure, error.to_string(), ""))?;
+    println!("{line}");
+    Ok(Exit::Ok)
 }

@@ -15,6 +15,9 @@ use super::{Cache, Model};
 pub const PROMPT_TOKENS: usize = 512;
 pub const GENERATED_TOKENS: usize = 64;
 
+/// From one token of the prompt to the next: a number that shares no factor with the size of a vocabulary.
+const PROMPT_STEP: usize = 7_919;
+
 /// Times of one run, and the rates they amount to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
@@ -61,7 +64,7 @@ pub fn measure(path: &Path, threads: Option<usize>) -> Result<Measurement> {
 /// Any tokens do: the work is the same.
 fn prompt(model: &Model) -> Vec<u32> {
     let vocab_size = u32::try_from(model.config().vocab_size).unwrap_or(u32::MAX);
-    (0..PROMPT_TOKENS as u32).map(|i| (i * 7919 + 13) % vocab_size).collect()
+    (0..vocab_size.max(1)).cycle().step_by(PROMPT_STEP).take(PROMPT_TOKENS).collect()
 }
 
 fn generate(model: &Model, mut logits: Vec<f32>, cache: &mut Cache) -> Result<()> {
