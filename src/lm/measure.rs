@@ -40,11 +40,12 @@ pub fn measure(path: &Path, threads: Option<usize>) -> Result<Measurement> {
     let model = Model::load(path, &header, &device)?;
     let load = begun.elapsed();
     let mut cache = model.new_cache(PROMPT_TOKENS + GENERATED_TOKENS)?;
+    let prompt = prompt(&model);
     // The first pass finds caches cold and threads asleep.
-    model.forward(&prompt(&model)[..32], &mut cache)?;
+    model.forward(&prompt[..32], &mut cache)?;
     cache.clear();
     let begun = Instant::now();
-    let logits = model.forward(&prompt(&model), &mut cache)?;
+    let logits = model.forward(&prompt, &mut cache)?;
     let prefill = begun.elapsed();
     let begun = Instant::now();
     generate(&model, logits, &mut cache)?;
