@@ -17,7 +17,7 @@ if [[ ! -x $venv/bin/python ]]; then
     python3 -m venv "$venv"
 fi
 if "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements-bench.txt"; then
-    "$venv/bin/python" "$here/bench_engine.py" "$binaries/arriero" "$model" --threads "$threads" || failed=1
+    "$venv/bin/python" "$here/../bench/engine_vs_llamacpp.py" "$binaries/arriero" "$model" --threads "$threads" || failed=1
 else
     echo "llama.cpp is not to be had here: the engine is measured alone" >&2
     "$binaries/arriero" bench-engine "$model" --threads "$threads"

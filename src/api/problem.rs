@@ -242,7 +242,9 @@ impl Problem {
                 self.with("needed_bytes", needed_bytes).with("available_bytes", available_bytes)
             }
             BackendError::Unsupported { field, .. } => self.with("field", field),
-            BackendError::Refused { status, .. } | BackendError::Failed { status: Some(status), .. } => self.with("upstream_status", status),
+            BackendError::Refused { status, .. } | BackendError::Failed { status: Some(status), .. } => {
+                self.with("upstream_status", status)
+            }
             _ => self,
         }
     }

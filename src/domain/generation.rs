@@ -203,8 +203,35 @@ pub struct Finish {
     pub context: Option<Vec<u32>>,
     pub usage: Usage,
     pub timing: Timing,
+    pub remarks: Remarks,
     /// Fields that this version does not know.
     pub extra: Map<String, Value>,
+}
+
+/// What a client should know of how its request was treated.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// Wishes that were understood but not fulfilled.
+    pub not_applied: Vec<NotApplied>,
+    /// The prompt was longer than the context, and was shortened because the client allowed it.
+    pub truncated: Option<Truncated>,
+}
+
+/// A wish of a request that was understood but not fulfilled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotApplied {
+    /// Name of the field, with a dot before a name inside an object.
+    pub field: String,
+    pub why: &'static str,
+}
+
+/// What became of a prompt that was too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Truncated {
+    /// Tokens it had.
+    pub prompt_tokens: u64,
+    /// Tokens that were kept.
+    pub kept_tokens: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use crate::domain::blame::{Blame, Retry};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no backend has the model `{model}`")]
+    #[error("no backend has the model `{model}`{}", did_you_mean(near))]
     ModelNotFound {
         model: String,
         /// Names that may have been meant.
@@ -30,6 +30,10 @@ pub enum Error {
     AnswerTooLarge { bound_bytes: usize },
     #[error("backend {backend}: {source}")]
     Backend { backend: String, source: backends::Error },
+}
+
+fn did_you_mean(near: &[String]) -> String {
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
 }
 
 /// What a generation was doing.

@@ -6,14 +6,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
-use serde::Serialize;
 
 use super::Config;
 use super::attempt::{self, Accepted};
 use super::error::{Error, Stage};
 use super::metered::Metered;
 use super::record::{Ledger, Record};
-use crate::domain::generation::{Control, Draft, Event, Request};
+use crate::domain::generation::{Control, Draft, Event, NotApplied, Request};
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 use crate::models::{Entry, Registry};
@@ -147,13 +146,6 @@ async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) ->
     }
 }
 
-/// A wish of the request that this version does not fulfil.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NotApplied {
-    pub field: &'static str,
-    pub why: &'static str,
-}
-
 /// Nothing that a client asks of the gateway is ignored in silence.
 fn not_applied(control: &Control) -> Vec<NotApplied> {
     let not_built = "this version accepts it but does not act on it yet";
@@ -163,7 +155,7 @@ fn not_applied(control: &Control) -> Vec<NotApplied> {
         ("cache", control.cache.is_some()),
         ("fallback", control.fallback.is_some()),
     ];
-    wishes.into_iter().filter(|(_, asked)| *asked).map(|(field, _)| NotApplied { field, why: not_built }).collect()
+    wishes.into_iter().filter(|(_, asked)| *asked).map(|(field, _)| NotApplied { field: field.to_owned(), why: not_built }).collect()
 }
 
 /// What is known of a generation when it starts.

@@ -22,7 +22,7 @@ use crate::domain::span;
 pub use crate::backends::Error as BackendError;
 pub use collect::{Answer, collect};
 pub use error::Error;
-pub use generate::{Gateway, Generation, NotApplied};
+pub use generate::{Gateway, Generation};
 pub use record::Ledger;
 
 /// What holds for every generation.

@@ -15,6 +15,9 @@ use super::{Cache, Model};
 pub const PROMPT_TOKENS: usize = 512;
 pub const GENERATED_TOKENS: usize = 64;
 
+/// From one token of the prompt to the next: a number that shares no factor with the size of a vocabulary.
+const PROMPT_STEP: usize = 7_919;
+
 /// Times of one run, and the rates they amount to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
@@ -37,11 +40,12 @@ pub fn measure(path: &Path, threads: Option<usize>) -> Result<Measurement> {
     let model = Model::load(path, &header, &device)?;
     let load = begun.elapsed();
     let mut cache = model.new_cache(PROMPT_TOKENS + GENERATED_TOKENS)?;
+    let prompt = prompt(&model);
     // The first pass finds caches cold and threads asleep.
-    model.forward(&prompt(&model)[..32], &mut cache)?;
+    model.forward(&prompt[..32], &mut cache)?;
     cache.clear();
     let begun = Instant::now();
-    let logits = model.forward(&prompt(&model), &mut cache)?;
+    let logits = model.forward(&prompt, &mut cache)?;
     let prefill = begun.elapsed();
     let begun = Instant::now();
     generate(&model, logits, &mut cache)?;
@@ -61,7 +65,7 @@ pub fn measure(path: &Path, threads: Option<usize>) -> Result<Measurement> {
 /// Any tokens do: the work is the same.
 fn prompt(model: &Model) -> Vec<u32> {
     let vocab_size = u32::try_from(model.config().vocab_size).unwrap_or(u32::MAX);
-    (0..PROMPT_TOKENS as u32).map(|i| (i * 7919 + 13) % vocab_size).collect()
+    (0..vocab_size.max(1)).cycle().step_by(PROMPT_STEP).take(PROMPT_TOKENS).collect()
 }
 
 fn generate(model: &Model, mut logits: Vec<f32>, cache: &mut Cache) -> Result<()> {

@@ -171,7 +171,14 @@ enum Wanted {
     Every,
 }
 
-fn run<O: ops::Ops>(decoder: &Decoder<O>, config: &Config, tokens: &[u32], start: usize, stores: &mut [O::Store], wanted: Wanted) -> Result<Vec<f32>> {
+fn run<O: ops::Ops>(
+    decoder: &Decoder<O>,
+    config: &Config,
+    tokens: &[u32],
+    start: usize,
+    stores: &mut [O::Store],
+    wanted: Wanted,
+) -> Result<Vec<f32>> {
     let x = decoder.hidden(config, tokens, start, stores)?;
     match wanted {
         Wanted::Nothing => Ok(Vec::new()),

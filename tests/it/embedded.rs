@@ -135,7 +135,7 @@ async fn a_prompt_too_long_says_by_how_much_and_can_be_shortened() {
     let mut request = raw(&long, greedy(4));
     request.truncate = Some(true);
     let (_, finish) = answer(request).await;
-    assert_eq!(finish.extra["arriero_truncated"]["prompt_tokens"], prompt_tokens);
+    assert_eq!(finish.remarks.truncated.map(|t| t.prompt_tokens), Some(prompt_tokens));
     assert_eq!(finish.usage.prompt_tokens, Some(1020));
 }
 
@@ -172,8 +172,8 @@ async fn every_option_is_taken() {
     };
     let (pieces, finish) = answer(raw("Hello", options)).await;
     assert!(!pieces.concat().is_empty());
-    let not_applied = finish.extra["arriero_not_applied"].to_string();
-    assert_eq!(not_applied, r#"["options.penalize_newline","options.num_gpu","options.num_thread"]"#);
+    let not_applied: Vec<&str> = finish.remarks.not_applied.iter().map(|wish| wish.field.as_str()).collect();
+    assert_eq!(not_applied, ["options.penalize_newline", "options.num_gpu", "options.num_thread"]);
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ pub fn last(id: &RequestId, generation: &Generation, finish: Finish, created_at:
             queued_ms: milliseconds(generation.queued()),
             ttft_ms: generation.ttft().map(milliseconds),
             total_ms: milliseconds(generation.elapsed()),
-            not_applied: about.not_applied.clone(),
+            not_applied: [about.not_applied.clone(), finish.remarks.not_applied].concat(),
+            truncated: finish.remarks.truncated,
         },
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::gateway::NotApplied;
+use crate::domain::generation::{NotApplied, Truncated};
 
 /// What to generate. Fields that are not listed here travel to the backend.
 #[derive(ToSchema)]
@@ -112,6 +112,10 @@ pub struct About {
     /// Wishes of the request that were understood but not fulfilled.
     #[schema(value_type = Vec<NotAppliedField>)]
     pub not_applied: Vec<NotApplied>,
+    /// Set when the prompt was longer than the context and was shortened, as `truncate` allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TruncatedPrompt>)]
+    pub truncated: Option<Truncated>,
 }
 
 /// A wish of the request that was understood but not fulfilled.
@@ -120,6 +124,14 @@ pub struct About {
 pub struct NotAppliedField {
     pub field: String,
     pub why: String,
+}
+
+/// What became of a prompt that was too long.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub struct TruncatedPrompt {
+    pub prompt_tokens: u64,
+    pub kept_tokens: u64,
 }
 
 /// Data of the `start` event.

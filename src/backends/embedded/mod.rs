@@ -2,8 +2,8 @@
 //!
 //! Each model has one thread that works on a bounded number of answers in turn; a bounded number of requests wait, the others are
 //! refused at once. Dropping an answer's stream stops its work before the next token or chunk of prompt.
-//! Promises: what a request asks for is honoured, refused ([`Error::Unsupported`]), or listed in the answer's
-//! `arriero_not_applied`, never ignored; the same request with the same seed gives the same text; text never ends inside a
+//! Promises: what a request asks for is honoured, refused ([`Error::Unsupported`]), or listed in the
+//! remarks at its end, never ignored; the same request with the same seed gives the same text; text never ends inside a
 //! character; a failure in one answer leaves the others alone.
 //! It does not batch answers into one step yet, nor constrain them to a format, nor unload models.
 
@@ -31,7 +31,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::{Backend, Error, Events, Health, Kind, Probe};
-use crate::domain::generation::{Event, Finish, FinishReason, Request, Timing, Usage};
+use crate::domain::generation::{Event, Finish, FinishReason, Remarks, Request, Timing, Usage};
 use crate::domain::model::ModelInfo;
 use crate::lm::Device;
 use crate::lm::tokenizer::Tokenizer;
@@ -183,13 +183,13 @@ fn work<D: Decoder>(worker: Worker<D>) {
 
 /// The answer to a request that only wanted the model to be there.
 fn loaded(settings: &Settings, accepted: Instant) -> Event {
-    let not_applied = settings.not_applied_value().map(|list| ("arriero_not_applied".to_owned(), list));
     Event::Done(Box::new(Finish {
         reason: FinishReason::Load,
         context: None,
         usage: Usage::default(),
         timing: Timing { total: Some(accepted.elapsed()), ..Timing::default() },
-        extra: not_applied.into_iter().collect(),
+        remarks: Remarks { not_applied: settings.not_applied.clone(), truncated: None },
+        extra: serde_json::Map::new(),
     }))
 }
 

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Sender;
 
 use super::decoder::Decoder;
@@ -10,7 +9,7 @@ use super::prompt::Assembled;
 use super::settings::Settings;
 use super::stops::Stops;
 use crate::backends::Error;
-use crate::domain::generation::{Delta, Event, Finish, FinishReason, Timing, Usage};
+use crate::domain::generation::{Delta, Event, Finish, FinishReason, Remarks, Timing, Truncated, Usage};
 use crate::lm::tokenizer::{Detokenizer, Tokenizer};
 
 /// Events that one step can give: a last piece of text and the end.
@@ -76,7 +75,6 @@ pub(super) struct Sequence<D: Decoder> {
     stops: Stops,
     detokenizer: Detokenizer,
     trims: bool,
-    started: Instant,
     prompt_eval: Duration,
     eval: Duration,
 }
@@ -94,7 +92,6 @@ impl<D: Decoder> Sequence<D> {
             stops: Stops::new(job.settings.stops.iter().cloned()),
             detokenizer: Detokenizer::default(),
             trims: job.settings.trim_start,
-            started: Instant::now(),
             prompt_eval: Duration::ZERO,
             eval: Duration::ZERO,
             generated: 0,
@@ -206,23 +203,15 @@ impl<D: Decoder> Sequence<D> {
                 prompt_eval: Some(self.prompt_eval),
                 eval: Some(self.eval),
             },
-            extra: self.extra(prompt_tokens),
+            remarks: Remarks { not_applied: self.job.settings.not_applied.clone(), truncated: self.truncated(prompt_tokens) },
+            // Ollama's own name for it, in versions after the one that is followed here.
+            extra: [("prompt_eval_cached_count".to_owned(), self.reused.into())].into_iter().collect(),
         }
     }
 
-    fn extra(&self, prompt_tokens: usize) -> Map<String, Value> {
-        let mut extra = Map::new();
-        // Ollama's own name for it, in versions after the one that is followed here.
-        extra.insert("prompt_eval_cached_count".to_owned(), self.reused.into());
-        let waited = self.started.duration_since(self.job.accepted);
-        extra.insert("arriero_waited_ms".to_owned(), u64::try_from(waited.as_millis()).unwrap_or(u64::MAX).into());
-        if let Some(before) = self.job.prompt.shortened_from {
-            extra.insert("arriero_truncated".to_owned(), json!({"prompt_tokens": before, "kept": prompt_tokens}));
-        }
-        if let Some(list) = self.job.settings.not_applied_value() {
-            extra.insert("arriero_not_applied".to_owned(), list);
-        }
-        extra
+    fn truncated(&self, kept_tokens: usize) -> Option<Truncated> {
+        let before = self.job.prompt.shortened_from?;
+        Some(Truncated { prompt_tokens: before as u64, kept_tokens: kept_tokens as u64 })
     }
 }
 

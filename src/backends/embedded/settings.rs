@@ -1,10 +1,8 @@
 //! What a request asks of its generation, and what of it the engine cannot apply. Pure.
 
-use serde_json::{Value, json};
-
 use super::sampling::Sampling;
 use crate::backends::Error;
-use crate::domain::generation::Request;
+use crate::domain::generation::{NotApplied, Request};
 
 /// How one answer is generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +16,7 @@ pub(super) struct Settings {
     /// Whether blanks at the start of the answer are left out.
     pub(super) trim_start: bool,
     /// Fields and options that were accepted but have no effect.
-    pub(super) not_applied: Vec<String>,
+    pub(super) not_applied: Vec<NotApplied>,
 }
 
 impl Settings {
@@ -42,14 +40,13 @@ impl Settings {
             not_applied: not_applied(request),
         })
     }
-
-    /// As it appears in an answer; `None` when everything was applied.
-    pub(super) fn not_applied_value(&self) -> Option<Value> {
-        (!self.not_applied.is_empty()).then(|| json!(self.not_applied))
-    }
 }
 
-fn not_applied(request: &Request) -> Vec<String> {
+/// Why a field has no effect.
+const NOT_HERE: &str = "it has no meaning for the embedded engine";
+const UNKNOWN: &str = "the embedded engine does not know it";
+
+fn not_applied(request: &Request) -> Vec<NotApplied> {
     let options = &request.options;
     let given = [
         ("keep_alive", request.keep_alive.is_some()),
@@ -61,7 +58,8 @@ fn not_applied(request: &Request) -> Vec<String> {
         ("options.num_thread", options.num_thread.is_some()),
         ("options.draft_num_predict", options.draft_num_predict.is_some()),
     ];
-    let known = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name.to_owned());
+    let known = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| NotApplied { field: name.to_owned(), why: NOT_HERE });
     let unknown = options.extra.keys().map(|name| format!("options.{name}"));
-    known.chain(unknown).chain(request.extra.keys().cloned()).collect()
+    let unknown = unknown.chain(request.extra.keys().cloned()).map(|field| NotApplied { field, why: UNKNOWN });
+    known.chain(unknown).collect()
 }

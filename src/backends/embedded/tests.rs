@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::domain::generation::{Control, Format, KeepAlive, Prompt, Think};
+use crate::domain::generation::{Control, Format, KeepAlive, Prompt, Think, Truncated};
 use crate::domain::id::{ModelName, RequestId};
 use crate::domain::options::Options;
 use crate::gguf::Header;
@@ -163,6 +163,10 @@ async fn read(mut events: Events) -> Result<(String, Finish), Error> {
     panic!("the answer has no end");
 }
 
+fn not_applied(finish: &Finish) -> Vec<&str> {
+    finish.remarks.not_applied.iter().map(|wish| wish.field.as_str()).collect()
+}
+
 #[tokio::test]
 async fn an_answer_comes_token_by_token_and_ends() {
     let rig = rig();
@@ -203,8 +207,8 @@ async fn an_empty_prompt_only_loads() {
     let mut request = raw("");
     request.keep_alive = Some(KeepAlive(json!("5m")));
     let (text, finish) = rig().ask(request).await.expect("answered");
-    assert_eq!((text.as_str(), finish.reason), ("", FinishReason::Load));
-    assert_eq!(finish.extra["arriero_not_applied"], json!(["keep_alive"]));
+    assert_eq!((text.as_str(), &finish.reason), ("", &FinishReason::Load));
+    assert_eq!(not_applied(&finish), ["keep_alive"]);
 }
 
 #[tokio::test]
@@ -271,9 +275,9 @@ async fn what_has_no_effect_is_listed() {
     request.extra.insert("shift".to_owned(), json!(true));
     request.think = Some(Think::Switch(false));
     let (_, finish) = rig().ask(request).await.expect("answered");
-    assert_eq!(finish.extra["arriero_not_applied"], json!(["options.num_thread", "options.mirostat", "shift"]));
+    assert_eq!(not_applied(&finish), ["options.num_thread", "options.mirostat", "shift"]);
     let (_, finish) = rig().ask(raw("y")).await.expect("answered");
-    assert!(!finish.extra.contains_key("arriero_not_applied"));
+    assert!(not_applied(&finish).is_empty());
 }
 
 #[tokio::test]
@@ -287,7 +291,7 @@ async fn a_prompt_too_long_is_an_error_unless_shortening_is_asked_for() {
     request.truncate = Some(true);
     let (text, finish) = rig.ask(request).await.expect("answered");
     assert_eq!(text.len(), 25);
-    assert_eq!(finish.extra["arriero_truncated"], json!({"prompt_tokens": 300, "kept": 200}));
+    assert_eq!(finish.remarks.truncated, Some(Truncated { prompt_tokens: 300, kept_tokens: 200 }));
     let (_, finish) = rig.ask(raw(&"a".repeat(255))).await.expect("answered");
     assert_eq!(finish.reason, FinishReason::Length);
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::refusal;
 use crate::backends::Error;
-use crate::domain::generation::{Delta, Finish, FinishReason, Request, Timing, Usage};
+use crate::domain::generation::{Delta, Finish, FinishReason, Remarks, Request, Timing, Usage};
 
 /// The body of `POST /api/generate`. Always asks for a stream: a stream that breaks shows where, a single object does not.
 ///
@@ -116,7 +116,8 @@ pub fn read(line: &[u8]) -> Result<Said, Error> {
     }
     let speaks = !delta.text.is_empty() || !delta.thinking.is_empty();
     let reason = line.reason.map_or_else(|| if rendered { FinishReason::Other("debug".to_owned()) } else { FinishReason::Stop }, reason);
-    let finish = Finish { reason, context: line.context, usage: line.usage, timing: line.timing, extra: line.extra };
+    let finish =
+        Finish { reason, context: line.context, usage: line.usage, timing: line.timing, remarks: Remarks::default(), extra: line.extra };
     Ok(Said { delta: speaks.then_some(delta), finish: Some(Box::new(finish)) })
 }
 

@@ -282,7 +282,7 @@ fn weigh([rows, width, keys]: [usize; 3], scores: &[f32], values: &[f32], out: &
     // SAFETY: all three lie within their slices, checked above.
     unsafe {
         multiply([rows, width, keys], (scores.as_ptr(), KEYS), (values.as_ptr(), 1, width as isize), (out.as_mut_ptr(), width), true);
-    }
+    };
 }
 
 /// # Safety

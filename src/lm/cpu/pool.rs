@@ -114,7 +114,7 @@ impl Shared {
     /// Takes one task and runs it. False: none is left.
     fn claim(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
-        let left = state & 0xffff_ffff;
+        let left = tasks_left(state);
         if left == 0 {
             return false;
         }
@@ -169,11 +169,15 @@ impl Shared {
     fn sleep(&self) {
         let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleeping.fetch_add(1, Ordering::SeqCst);
-        while self.state.load(Ordering::SeqCst) & 0xffff_ffff == 0 && !self.closing.load(Ordering::SeqCst) {
+        while tasks_left(self.state.load(Ordering::SeqCst)) == 0 && !self.closing.load(Ordering::SeqCst) {
             bed = self.bell.wait(bed).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+fn tasks_left(state: u64) -> u64 {
+    state & u64::from(u32::MAX)
 }
 
 #[cfg(test)]

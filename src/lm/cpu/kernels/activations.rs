@@ -45,6 +45,9 @@ pub fn quantize(values: &[f32], quants: &mut [i8], scales: &mut [f32], halves: &
     }
 }
 
+/// Adding 1.5 · 2^23 leaves the integer nearest to a small number in the low bits of the sum.
+const ROUND: f32 = 12_582_912.0;
+
 #[inline(always)]
 fn group(values: &[f32; GROUP], quants: &mut [i8; GROUP]) -> (f32, [i32; 2]) {
     let mut lanes = [0_f32; 16];
@@ -54,8 +57,6 @@ fn group(values: &[f32; GROUP], quants: &mut [i8; GROUP]) -> (f32, [i32; 2]) {
     let largest = lanes.iter().fold(0_f32, |a, &b| if a > b { a } else { b });
     let scale = largest / 127.0;
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    // Adding 1.5 · 2^23 leaves the integer nearest to a small number in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
     let mut halves = [0_i32; 2];
     for (i, (value, quant)) in values.iter().zip(quants.iter_mut()).enumerate() {
         let rounded = (value * inverse + ROUND).to_bits().cast_signed() - ROUND.to_bits().cast_signed();

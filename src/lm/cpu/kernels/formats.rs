@@ -208,8 +208,8 @@ impl Format for Q6K {
             let scale = S::half(u16_at(block.add(208)));
             let each = block.add(192).cast::<[i8; 16]>().read_unaligned();
             let mut all = NONE;
-            for i in 0..16 {
-                all.scale[i] = scale * f32::from(each[i]);
+            for (to, each) in all.scale.iter_mut().zip(each) {
+                *to = scale * f32::from(each);
             }
             all
         }

@@ -5,7 +5,6 @@
 //! one condition under which they may be called.
 
 #![expect(unsafe_code, reason = "vector intrinsics and unaligned loads from weights; each caller checks the features and the bounds")]
-#![expect(clippy::missing_safety_doc, reason = "the condition is the same for all and stands at the head of the module")]
 
 use super::dense::{narrow, widen};
 
@@ -121,7 +120,7 @@ impl Simd for Portable {
     unsafe fn sixteens(bits: u32) -> [i8; 32] {
         let mut bytes = [0; 32];
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = (((bits >> i) & 1) << 4) as i8;
+            *byte = if (bits >> i) & 1 == 1 { 16 } else { 0 };
         }
         bytes
     }

@@ -1,5 +1,7 @@
 //! Every format with every instruction set against candle's own unpacking, and the rest against plain arithmetic.
 
+#![expect(clippy::float_cmp, reason = "these results are exact")]
+
 use std::borrow::Cow;
 
 use candle_core::Device;

@@ -137,8 +137,8 @@ unsafe fn tokens<F: Format, S: Wide, const N: usize>(tile: &Tile, input: &Activa
             }
             if F::MINS {
                 let min = S::load_floats(tile.mins.as_ptr().add(group * LANES));
-                for n in 0..N {
-                    totals[n] = S::fma(min, S::splat(-*sums.add(n * groups + group)), totals[n]);
+                for (n, total) in totals.iter_mut().enumerate() {
+                    *total = S::fma(min, S::splat(-*sums.add(n * groups + group)), *total);
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! The vector operations on x86-64: AVX2, and AVX-512 with VNNI.
 
 #![expect(unsafe_code, reason = "vector intrinsics; each caller checks the features and the bounds")]
-#![expect(clippy::cast_ptr_alignment, reason = "every access through these pointers is an unaligned one")]
 
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and prefixed")]
 use std::arch::x86_64::*;
