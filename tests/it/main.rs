@@ -5,11 +5,11 @@
 mod architecture;
 mod cancel;
 mod docs;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod faults;
 mod generate;
 mod input;
-#[cfg(feature = "embedded")]
-mod embedded;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;
