@@ -16,7 +16,7 @@ use crate::text::model_path;
 /// One engine for all tests: loading is quick, but memory is shared with others.
 async fn engine() -> &'static Engine {
     static ENGINE: OnceCell<Engine> = OnceCell::const_new();
-    let load = || Engine::load(&Config { models: vec![model_path()], context_length: 1024, ..Config::default() });
+    let load = || Engine::load(&Config { models: vec![model_path()], context_length: 384, ..Config::default() });
     ENGINE.get_or_init(|| async { tokio::task::spawn_blocking(load).await.expect("no panic").expect("the demo model loads") }).await
 }
 
@@ -128,10 +128,10 @@ async fn a_template_of_the_request_replaces_the_models() {
 
 #[tokio::test]
 async fn a_prompt_too_long_says_by_how_much_and_can_be_shortened() {
-    let long = "word ".repeat(3000);
+    let long = "word ".repeat(1000);
     let error = start(raw(&long, greedy(4))).await.err().expect("refused");
-    let Error::ContextTooLong { prompt_tokens, context_tokens: 1024 } = error else { panic!("{error}") };
-    assert!((3000..3010).contains(&prompt_tokens), "{prompt_tokens}");
+    let Error::ContextTooLong { prompt_tokens, context_tokens: 384 } = error else { panic!("{error}") };
+    assert!((1000..1010).contains(&prompt_tokens), "{prompt_tokens}");
     let mut request = raw(&long, greedy(4));
     request.truncate = Some(true);
     let (_, finish) = answer(request).await;
@@ -199,7 +199,7 @@ fn load_error(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
 
 fn load_one(path: PathBuf, memory_limit_bytes: Option<u64>) -> LoadError {
     let config = Config { models: vec![path], memory_limit_bytes, ..Config::default() };
-    Engine::load(&config).err().expect("refused")
+    Engine::load(&config).expect_err("refused")
 }
 
 #[test]

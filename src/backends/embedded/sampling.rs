@@ -261,6 +261,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "the numbers are exact")]
     fn penalties_are_llama_cpps() {
         let greedy = Sampling { temperature: 0.0, ..plain() };
         let after = |sampling: &Sampling, history: &[u32]| {

@@ -12,6 +12,9 @@ use crate::backends::Error;
 use crate::domain::generation::{Delta, Event, Finish, FinishReason, Remarks, Timing, Truncated, Usage};
 use crate::lm::tokenizer::{Detokenizer, Tokenizer};
 
+/// Prompt tokens that are computed together where an answer must be reproducible.
+const PIECE: usize = 128;
+
 /// Events that one step can give: a last piece of text and the end.
 const EVENTS_A_STEP: usize = 2;
 
@@ -43,9 +46,15 @@ impl Job {
 pub(super) struct Warm<C> {
     pub(super) cache: C,
     pub(super) tokens: Vec<u32>,
+    /// So many of them, from the start, were read in whole pieces: reading them again would give the same to the last bit.
+    pub(super) exact: usize,
 }
 
 impl<C> Warm<C> {
+    pub(super) fn new(cache: C) -> Self {
+        Self { cache, tokens: Vec::new(), exact: 0 }
+    }
+
     /// Tokens at the start that need not be read again. The last one is: its logits are wanted.
     pub(super) fn common(&self, prompt: &[u32]) -> usize {
         let same = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
@@ -83,11 +92,16 @@ impl<D: Decoder> Sequence<D> {
     pub(super) fn new(decoder: &D, mut job: Job, mut warm: Warm<D::Cache>) -> Self {
         let tokens = std::mem::take(&mut job.prompt.tokens);
         let mut reused = warm.common(&tokens);
+        if job.settings.reproducible {
+            let piece = piece(decoder);
+            reused = reused.min(warm.exact) / piece * piece;
+        }
         if !decoder.truncate(&mut warm.cache, reused) {
             decoder.clear(&mut warm.cache);
             reused = 0;
         }
         warm.tokens.truncate(reused);
+        warm.exact = warm.exact.min(reused);
         Self {
             stops: Stops::new(job.settings.stops.iter().cloned()),
             detokenizer: Detokenizer::default(),
@@ -130,23 +144,38 @@ impl<D: Decoder> Sequence<D> {
     pub(super) fn step(&mut self, decoder: &D, tokenizer: &Tokenizer, chunk: usize) -> Result<bool, Error> {
         let started = Instant::now();
         let failed = |message: String| Error::Failed { status: None, message };
-        let have = self.warm.tokens.len();
-        let upto = self.tokens.len().min(have + chunk.max(1));
-        let unread = &self.tokens[have..upto];
+        let upto = self.chunk_end(decoder, chunk);
+        let unread = self.tokens[self.warm.tokens.len()..upto].to_vec();
         if upto < self.tokens.len() {
-            decoder.read(unread, &mut self.warm.cache).map_err(failed)?;
-            self.warm.tokens.extend_from_slice(unread);
+            decoder.read(&unread, &mut self.warm.cache).map_err(failed)?;
+            self.was_read(decoder, &unread);
             self.prompt_eval += started.elapsed();
             return Ok(false);
         }
-        let logits = decoder.forward(unread, &mut self.warm.cache).map_err(failed)?;
-        self.warm.tokens.extend_from_slice(unread);
+        let logits = decoder.forward(&unread, &mut self.warm.cache).map_err(failed)?;
+        self.was_read(decoder, &unread);
         let over = self.advance(logits, tokenizer)?;
         *(if self.generated <= 1 { &mut self.prompt_eval } else { &mut self.eval }) += started.elapsed();
         if let Some(reason) = over {
             self.finish(reason);
         }
         Ok(over.is_some())
+    }
+
+    /// Where the tokens that are read together end. The sums in a chunk come out a little different when it is cut differently, which
+    /// can turn a near-tie: what must be reproducible is always cut at the same places, whatever else runs or was read before.
+    fn chunk_end(&self, decoder: &D, chunk: usize) -> usize {
+        let have = self.warm.tokens.len();
+        let end = if self.job.settings.reproducible { (have + 1).next_multiple_of(piece(decoder)) } else { have + chunk.max(1) };
+        end.min(self.tokens.len())
+    }
+
+    fn was_read(&mut self, decoder: &D, tokens: &[u32]) {
+        let is_piece = self.job.settings.reproducible && tokens.len() == piece(decoder);
+        if is_piece && self.warm.exact == self.warm.tokens.len() {
+            self.warm.exact += tokens.len();
+        }
+        self.warm.tokens.extend_from_slice(tokens);
     }
 
     /// Chooses a token and sends its text.
@@ -213,6 +242,10 @@ impl<D: Decoder> Sequence<D> {
         let before = self.job.prompt.shortened_from?;
         Some(Truncated { prompt_tokens: before as u64, kept_tokens: kept_tokens as u64 })
     }
+}
+
+fn piece<D: Decoder>(decoder: &D) -> usize {
+    PIECE.min(decoder.chunk()).max(1)
 }
 
 /// Why an answer is over.

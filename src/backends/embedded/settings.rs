@@ -15,6 +15,8 @@ pub(super) struct Settings {
     pub(super) context: usize,
     /// Whether blanks at the start of the answer are left out.
     pub(super) trim_start: bool,
+    /// The client counts on the same answer to the same request: it fixed the seed, or left nothing to chance.
+    pub(super) reproducible: bool,
     /// Fields and options that were accepted but have no effect.
     pub(super) not_applied: Vec<NotApplied>,
 }
@@ -37,6 +39,7 @@ impl Settings {
             most_tokens: options.num_predict.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0),
             context,
             trim_start: plain.is_some(),
+            reproducible: options.seed.is_some_and(|seed| seed != -1) || options.temperature == Some(0.0),
             not_applied: not_applied(request),
         })
     }

@@ -235,8 +235,9 @@ async fn the_template_and_an_earlier_context_go_before_the_prompt() {
 
 #[tokio::test]
 async fn what_is_not_built_is_refused_by_name() {
+    type Change = fn(&mut Request);
     let rig = rig();
-    let cases: [(&str, fn(&mut Request)); 7] = [
+    let cases: [(&str, Change); 7] = [
         ("format", |r| r.format = Some(Format::Json)),
         ("images", |r| r.prompt.images = vec!["aGk=".to_owned()]),
         ("suffix", |r| r.prompt.suffix = Some("x".to_owned())),
@@ -371,6 +372,20 @@ async fn what_two_prompts_begin_with_is_read_once() {
     let (_, finish) = rig.ask(with(&("a".repeat(100) + "x"), most(1))).await.expect("answered");
     assert_eq!((rig.was_read() - before, finish.usage.prompt_tokens), (1, Some(101)));
     assert_eq!(finish.extra["prompt_eval_cached_count"], json!(100));
+}
+
+#[tokio::test]
+async fn what_must_be_reproducible_is_read_in_the_same_pieces_as_before() {
+    let rig = rig();
+    let seeded = Options { seed: Some(1), temperature: Some(0.0), ..most(1) };
+    let ask = |end: &str, options: &Options| with(&("a".repeat(102) + end), options.clone());
+    rig.ask(ask("w", &most(1))).await.expect("answered");
+    let (_, finish) = rig.ask(ask("x", &seeded)).await.expect("answered");
+    assert_eq!(finish.extra["prompt_eval_cached_count"], json!(0), "the one before was not read that way");
+    let (_, finish) = rig.ask(ask("y", &seeded)).await.expect("answered");
+    assert_eq!(finish.extra["prompt_eval_cached_count"], json!(100), "whole pieces of four");
+    let (_, finish) = rig.ask(ask("w", &most(1))).await.expect("answered");
+    assert_eq!(finish.extra["prompt_eval_cached_count"], json!(102));
 }
 
 #[tokio::test]

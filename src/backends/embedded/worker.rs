@@ -79,7 +79,7 @@ impl<D: Decoder> Worker<D> {
         let may_grow = self.idle.len() + self.active.len() < self.queue.slots();
         match best {
             Some((index, common)) if common > 0 || !may_grow => Ok(self.idle.remove(index)),
-            _ => self.guarded(|worker| worker.decoder.new_cache(worker.context)).map(|cache| Warm { cache, tokens: Vec::new() }),
+            _ => self.guarded(|worker| worker.decoder.new_cache(worker.context)).map(Warm::new),
         }
     }
 

@@ -77,7 +77,6 @@ fn explain(error: &JinjaError) -> String {
     format!("{}{detail}{place}", error.kind())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the engine hands arguments over by value")]
 fn raise_exception(message: String) -> Result<Value, JinjaError> {
     Err(JinjaError::new(ErrorKind::InvalidOperation, message))
 }

@@ -18,7 +18,7 @@ pub(super) fn render(messages: &[Message]) -> String {
             "assistant" => "Assistant",
             _ => "User",
         };
-        text.push_str(&format!("{speaker}: {}\n", message.content));
+        text.extend([speaker, ": ", &message.content, "\n"]);
     }
     text + "Assistant:"
 }
