@@ -46,8 +46,14 @@ check-rust:
 	# The relay alone, without the engine: its own build of this package, on dependencies that are built already.
 	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
 	scripts/check_openapi.sh
+	# What it asks of licences and sources needs no network; the database of advisories does, and is asked only where it answers.
 	if command -v cargo-deny >/dev/null; then
-	    cargo deny --locked check
+	    cargo deny --locked check bans licenses sources
+	    if cargo deny --locked fetch db >/dev/null 2>&1; then
+	        cargo deny --locked check advisories
+	    else
+	        echo "skipped: the database of advisories cannot be reached"
+	    fi
 	else
 	    echo "skipped: cargo deny is not on this machine (cargo install --locked cargo-deny)"
 	fi

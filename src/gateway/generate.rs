@@ -3,13 +3,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::Stream;
 
 use super::Config;
 use super::attempt::{self, Accepted};
-use super::error::{Error, Stage};
+use super::deadline::{Deadline, within};
+use super::error::Error;
 use super::metered::Metered;
 use super::record::{Ledger, Record};
 use crate::domain::generation::{Control, Draft, Event, NotApplied, Request};
@@ -120,29 +121,6 @@ impl Gateway {
             return Error::NoBackend { reasons: unasked };
         }
         Error::ModelNotFound { model: model.to_string(), near: self.inner.registry.near(model), unasked }
-    }
-}
-
-/// When a generation's time is up, and how long it was.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline {
-    pub at: Instant,
-    pub allowed: Duration,
-}
-
-impl Deadline {
-    fn after(allowed: Duration) -> Self {
-        Self { at: Instant::now() + allowed, allowed }
-    }
-}
-
-async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>) -> Result<T, Error> {
-    match deadline {
-        None => Ok(work.await),
-        Some(Deadline { at, allowed }) => {
-            let late = |_| Error::Deadline { stage: Stage::Waiting, allowed };
-            tokio::time::timeout_at(at.into(), work).await.map_err(late)
-        }
     }
 }
 

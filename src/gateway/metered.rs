@@ -7,8 +7,8 @@ use futures_util::Stream;
 use tokio::time::Sleep;
 
 use super::attempt::Accepted;
+use super::deadline::Deadline;
 use super::error::{Error, Stage};
-use super::generate::Deadline;
 use super::record::Record;
 use crate::backends::{self, Events};
 use crate::domain::generation::Event;

@@ -7,6 +7,7 @@
 
 mod attempt;
 mod collect;
+mod deadline;
 mod error;
 mod generate;
 mod metered;
