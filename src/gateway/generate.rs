@@ -13,6 +13,7 @@ use super::deadline::{Deadline, within};
 use super::error::Error;
 use super::metered::Metered;
 use super::record::{Ledger, Record};
+use crate::domain::blame::Blame;
 use crate::domain::generation::{Control, Draft, Event, NotApplied, Request};
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
@@ -73,6 +74,9 @@ impl Gateway {
 
     async fn attempt(&self, candidates: Vec<(Arc<Entry>, ModelInfo)>, request: &Arc<Request>) -> Result<Accepted, Error> {
         let refused = |refused: &attempt::Refused| {
+            if refused.source.blame() == Blame::Client {
+                return;
+            }
             self.inner.ledger.metrics.upstream_error(&refused.backend, refused.source.kind());
             tracing::warn!(request = %request.id, backend = refused.backend, error = %refused.source, "a backend did not accept a request");
         };
