@@ -136,7 +136,7 @@ async fn a_prompt_too_long_says_by_how_much_and_can_be_shortened() {
     request.truncate = Some(true);
     let (_, finish) = answer(request).await;
     assert_eq!(finish.remarks.truncated.map(|t| t.prompt_tokens), Some(prompt_tokens));
-    assert_eq!(finish.usage.prompt_tokens, Some(1020));
+    assert_eq!(finish.usage.prompt_tokens, Some(380));
 }
 
 #[tokio::test]
