@@ -187,4 +187,5 @@ def main():
     (HERE / "lm_families.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -272,8 +272,8 @@ fn product(
     let lhs = (a.as_ptr(), depth);
     // SAFETY: all three lie within their slices, checked above.
     unsafe {
-        multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add)
-    };
+        multiply([rows, columns, depth], lhs, (b.as_ptr(), strides[0] as isize, strides[1] as isize), (out.as_mut_ptr(), stride), add);
+    }
 }
 
 fn weigh([rows, width, keys]: [usize; 3], scores: &[f32], values: &[f32], out: &mut [f32]) {
