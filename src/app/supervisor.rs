@@ -93,8 +93,9 @@ mod tests {
     async fn a_panic_is_a_failure() {
         let mut supervisor = Supervisor::new();
         supervisor.spawn("broken", async {
-            let nothing: Option<()> = None;
-            nothing.expect("a test panics");
+            let done = tokio::task::spawn_blocking(|| panic!("a test panics")).await;
+            std::panic::resume_unwind(done.expect_err("it panics").into_panic());
+            #[expect(unreachable_code, reason = "gives the task its type")]
             Ok::<_, String>(())
         });
         assert!(supervisor.failure().await.why.contains("panic"));
