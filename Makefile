@@ -21,18 +21,18 @@ help: ## list what can be made
 
 .PHONY: run
 run: ## build Arriero and start it; without an Ollama it serves a demo model (flags: ARGS="--listen 127.0.0.1:9000")
-	@scripts/require.sh cargo python3
+	@scripts/require.sh cargo cc python3 pip
 	cargo build --release --locked
 	exec scripts/run.sh "$(TARGET)/release/arriero" $(ARGS)
 
 .PHONY: test
 test: model ## run all tests
-	@scripts/require.sh cargo
+	@scripts/require.sh cargo cc
 	cargo test --locked --workspace
 
 .PHONY: model
 model: ## fetch the demo model for the tests, once
-	@scripts/require.sh python3
+	@scripts/require.sh python3 pip
 	python3 scripts/demo_model.py --to "$(MODELS)"
 
 .PHONY: check
@@ -40,7 +40,7 @@ check: check-rust check-files ## run all lints
 
 .PHONY: check-rust
 check-rust:
-	@scripts/require.sh cargo
+	@scripts/require.sh cargo cc
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	# The relay alone, without the engine: its own build of this package, on dependencies that are built already.
@@ -66,13 +66,13 @@ check-files: $(VENV)/ready
 
 # The linters that come from PyPI, in an environment of their own.
 $(VENV)/ready: scripts/requirements.txt
-	@scripts/require.sh python3
+	@scripts/require.sh python3 venv
 	python3 -m venv $(VENV) || { echo "python3 -m venv does not work here (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r scripts/requirements.txt
 	touch $@
 
 .PHONY: bench
 bench: model ## measure against direct access, nginx and llama.cpp
-	@scripts/require.sh cargo
+	@scripts/require.sh cargo cc
 	cargo build --release --locked --workspace
 	scripts/bench.sh "$(TARGET)/release" "$(MODELS)/gemma-3-270m-q4_k_m.gguf" "$(VENV)"

@@ -15,6 +15,7 @@ mod input;
 mod lm;
 mod ops;
 mod process;
+mod real_ollama;
 mod shutdown;
 mod sockets;
 mod support;
