@@ -156,6 +156,14 @@ async fn a_server_that_is_killed_in_the_middle_is_an_error_event() {
 }
 
 #[tokio::test]
+async fn a_failure_in_the_middle_counts_as_one_although_the_status_was_200() {
+    let (_fake, app) = app_with(Fault::After(2, Midway::ErrorLine)).await;
+    app.events(request(true)).await;
+    let counted = async |outcome: &str| app.metric(&format!("arriero_requests_total{{route=\"generate\",outcome=\"{outcome}\"}}")).await;
+    assert_eq!((counted("upstream_error").await, counted("ok").await, counted("cancelled").await), (Some(1.0), Some(0.0), Some(0.0)));
+}
+
+#[tokio::test]
 async fn failures_are_counted_by_kind() {
     let (fake, app) = app_with(Fault::status(500)).await;
     app.ask(request(false)).await;

@@ -116,6 +116,16 @@ async fn a_model_file_that_is_none_has_its_line_and_its_code() {
     }
     let (code, said) = refused(data, &["--listen", "127.0.0.1:0", "--model", "/nowhere/model.gguf"]).await;
     assert_eq!(code, 4, "{said}");
+
+    // A family nobody supports: the same file under another architecture.
+    let mut foreign = std::fs::read("tests/golden/lm_llama3-scaling-tied.gguf").expect("a fixture");
+    let at = foreign.windows(5).position(|window| window == b"llama").expect("an architecture");
+    foreign[at..at + 5].copy_from_slice(b"zebra");
+    let path = data.join("foreign.gguf");
+    std::fs::write(&path, foreign).expect("written");
+    let (code, said) = refused(data, &["--listen", "127.0.0.1:0", "--model", path.to_str().expect("UTF-8")]).await;
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("zebra") && said.contains("gemma3"), "it says what it is and what is supported: {said}");
 }
 
 #[tokio::test]
