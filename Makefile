@@ -30,6 +30,10 @@ test: model ## run all tests
 	@scripts/require.sh cargo cc
 	cargo test --locked --workspace
 
+.PHONY: generated
+generated: model ## write openapi/openapi.json and the generated pages of docs/ anew
+	ARRIERO_TEST_UPDATE=1 cargo test --locked --test it docs
+
 .PHONY: model
 model: ## fetch the demo model for the tests, once
 	@scripts/require.sh python3 pip
@@ -45,7 +49,6 @@ check-rust:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	# The relay alone, without the engine: its own build of this package, on dependencies that are built already.
 	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
-	scripts/check_openapi.sh
 	# What it asks of licences and sources needs no network; the database of advisories does, and is asked only where it answers.
 	if command -v cargo-deny >/dev/null; then
 	    cargo deny --locked check bans licenses sources

@@ -1,4 +1,4 @@
-//! What the documents list is what the code has. `ARRIERO_TEST_UPDATE=1 cargo test docs` writes the lists anew.
+//! What the documents list is what the code has. `make generated` writes them anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,12 +8,17 @@ use arriero::config::DEFAULTS;
 use arriero::telemetry::metrics::ALL;
 
 fn check(file: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
     if std::env::var_os("ARRIERO_TEST_UPDATE").is_some() {
         std::fs::write(&path, expected).expect("written");
     }
     let committed = std::fs::read_to_string(&path).expect("a file");
-    assert!(committed == expected, "docs/{file} is not current: ARRIERO_TEST_UPDATE=1 cargo test --test it docs");
+    assert!(committed == expected, "{file} is not current: `make generated` writes it anew");
+}
+
+#[test]
+fn openapi() {
+    check("openapi/openapi.json", &arriero::api::document());
 }
 
 #[test]
@@ -25,7 +30,7 @@ fn errors() {
     for row in PROBLEMS {
         let _ = writeln!(text, "| `{}` | {} | {} | {} |", row.code, row.status.as_u16(), row.title, row.hint);
     }
-    check("errors.md", &text);
+    check("docs/errors.md", &text);
 }
 
 #[test]
@@ -39,7 +44,7 @@ fn metrics() {
         let _ =
             writeln!(text, "| `{}` | {} | {} | {} | {} |", metric.name, metric.kind.as_str(), metric.unit, labels.join(", "), metric.help);
     }
-    check("metrics.md", &text);
+    check("docs/metrics.md", &text);
 }
 
 #[test]
@@ -48,5 +53,5 @@ fn configuration() {
         "# Configuration\n\nDefaults < file (`--config FILE`, or `~/.config/arriero/arriero.toml` when it exists) < environment < flags. `arriero config check` \
         tells everything that is wrong at once, `arriero config show` what holds and where each value comes from.\n\nThis is every setting with its default:\n\n```toml\n{DEFAULTS}```\n"
     );
-    check("configuration.md", &text);
+    check("docs/configuration.md", &text);
 }
