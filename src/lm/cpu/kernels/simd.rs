@@ -13,6 +13,9 @@ pub trait Simd: Copy {
     type Bytes: Copy;
     type Floats: Copy;
 
+    /// Has the cache line at `at` brought near, if there is such memory; any address will do.
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
     /// 32 bytes.
     unsafe fn load(at: *const u8) -> Self::Bytes;
     unsafe fn store(bytes: Self::Bytes, at: *mut i8);

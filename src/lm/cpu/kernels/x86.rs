@@ -22,6 +22,11 @@ macro_rules! shared_simd {
         type Floats = __m256;
 
         #[inline(always)]
+        unsafe fn prefetch(at: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+
+        #[inline(always)]
         unsafe fn load(at: *const u8) -> __m256i {
             unsafe { _mm256_loadu_si256(at.cast()) }
         }
