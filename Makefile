@@ -31,7 +31,7 @@ test: model ## run all tests
 	cargo test --locked --workspace
 
 .PHONY: generated
-generated: model ## write openapi/openapi.json and the generated pages of docs/ anew
+generated: ## write openapi/openapi.json and the generated pages of docs/ anew
 	ARRIERO_TEST_UPDATE=1 cargo test --locked --test it docs
 
 .PHONY: model

@@ -24,9 +24,6 @@ pub struct Refused {
 
 /// Asks the candidates in the order of [`policy::order`]. Goes on to the next one only where that can help and nothing of an
 /// answer has been seen; the last refusal is the one that is reported.
-///
-/// # Panics
-/// Never with at least one candidate, which the caller ensures.
 pub async fn first_to_accept(
     candidates: Vec<(Arc<Entry>, ModelInfo)>,
     request: &Arc<Request>,

@@ -113,9 +113,7 @@ impl Registry {
 
     /// Asks all backends for their models.
     pub async fn refresh(&self) {
-        let mut refreshed = self.inner.refreshed.lock().await;
-        join_all(self.inner.entries.iter().map(|entry| entry.refresh())).await;
-        *refreshed = Some(Instant::now());
+        self.refresh_if_older(Duration::ZERO).await;
     }
 
     /// Asks all backends for their models unless that was done less than `age` ago.

@@ -11,17 +11,17 @@ use arriero::domain::options::Options;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
-use crate::text::model_path;
+use crate::support::demo_model;
 
 /// One engine for all tests: loading is quick, but memory is shared with others.
 async fn engine() -> &'static Engine {
     static ENGINE: OnceCell<Engine> = OnceCell::const_new();
-    let load = || Engine::load(&Config { models: vec![model_path()], context_length: 384, ..Config::default() });
+    let load = || Engine::load(&Config { models: vec![demo_model()], context_length: 384, ..Config::default() });
     ENGINE.get_or_init(|| async { tokio::task::spawn_blocking(load).await.expect("no panic").expect("the demo model loads") }).await
 }
 
 fn ask(text: &str, options: Options) -> Request {
-    let stem = model_path().file_stem().expect("a file").to_string_lossy().into_owned();
+    let stem = demo_model().file_stem().expect("a file").to_string_lossy().into_owned();
     Request {
         id: RequestId::generate(),
         model: ModelName::parse(&stem).expect("a name"),
@@ -191,7 +191,7 @@ fn load_error(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(name);
     let mut bytes = vec![0; 8 << 20];
-    std::io::Read::read_exact(&mut std::fs::File::open(model_path()).expect("the model"), &mut bytes).expect("read");
+    std::io::Read::read_exact(&mut std::fs::File::open(demo_model()).expect("the model"), &mut bytes).expect("read");
     change(&mut bytes);
     std::fs::write(&path, &bytes).expect("written");
     load_one(path, None).to_string()
@@ -212,13 +212,13 @@ fn files_that_cannot_be_served_are_refused_with_the_reason() {
     let cut = load_error("cut.gguf", |bytes| bytes.truncate(1000));
     assert!(cut.contains("incomplete"), "{cut}");
     assert!(load_error("counts.gguf", |bytes| bytes[8..16].fill(0xff)).contains("tensors"));
-    let twice = Config { models: vec![model_path(), model_path()], ..Config::default() };
+    let twice = Config { models: vec![demo_model(), demo_model()], ..Config::default() };
     assert!(matches!(Engine::load(&twice), Err(LoadError::SameName { .. })));
 }
 
 #[test]
 fn too_little_memory_is_told_with_the_numbers() {
-    let error = load_one(model_path(), Some(100 << 20));
+    let error = load_one(demo_model(), Some(100 << 20));
     let LoadError::Memory { needed_bytes, weights_bytes, cache_bytes, available_bytes, .. } = error else { panic!("{error}") };
     assert!(weights_bytes > 240_000_000 && cache_bytes > 1_000_000 && needed_bytes >= weights_bytes + cache_bytes);
     assert_eq!(available_bytes, 100 << 20);

@@ -7,7 +7,7 @@ use arriero::lm::measure::largest;
 use arriero::lm::{CHUNK, Device, Error, Model};
 use serde_json::Value;
 
-use super::text::model_path;
+use crate::support::demo_model;
 
 fn golden_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -135,7 +135,7 @@ fn wrong_calls_are_errors_and_leave_the_cache_as_it_was() {
 #[test]
 fn twenty_prompts_continue_as_with_llama_cpp_but_for_near_ties() {
     let (golden, exact) = (self::golden("llamacpp.json"), self::golden("exact.json"));
-    let model = load(&model_path(), &Device::cpu(None));
+    let model = load(&demo_model(), &Device::cpu(None));
     let (mut equal, mut apart) = (0, Vec::new());
     for (prompt, exact) in
         golden["continuations"].as_array().expect("continuations").iter().zip(exact["continuations"].as_array().expect("as many"))
@@ -187,7 +187,7 @@ fn perplexity_of_a_long_text_is_that_of_llama_cpp() {
     let golden = golden("llamacpp.json");
     let text = tokens(&golden["text"]["tokens"]);
     let expected = golden["text"]["perplexity"].as_f64().expect("a number");
-    let model = load(&model_path(), &Device::cpu(None));
+    let model = load(&demo_model(), &Device::cpu(None));
     let found = perplexity(&model, &text);
     let apart = (found / expected - 1.0) * 100.0;
     let exact = self::golden("exact.json")["perplexity"].as_f64().expect("a number");

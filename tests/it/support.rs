@@ -131,6 +131,10 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
 pub fn demo_model() -> std::path::PathBuf {
     let fetched = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/models/gemma-3-270m-q4_k_m.gguf");
     let path = std::env::var_os("ARRIERO_TEST_MODEL").map_or_else(fetched, Into::into);
-    assert!(path.is_file(), "there is no {}: `make models` fetches it", path.display());
+    assert!(
+        path.is_file(),
+        "this test needs the demo model: `make model` puts it at {}, or set ARRIERO_TEST_MODEL to where it is",
+        path.display()
+    );
     path
 }

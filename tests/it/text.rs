@@ -7,21 +7,10 @@ use arriero::gguf::Header;
 use arriero::lm::tokenizer::{Encode, Tokenizer};
 use serde_json::Value;
 
+use crate::support::demo_model;
+
 const PLAIN: Encode = Encode { add_bos: false, parse_special: false };
 const SPECIAL: Encode = Encode { add_bos: true, parse_special: true };
-
-/// The real model that tests run on.
-#[expect(clippy::disallowed_methods, reason = "a test has no configuration to take it from")]
-pub fn model_path() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = std::env::var_os("ARRIERO_TEST_MODEL").map_or_else(|| root.join("target/models/gemma-3-270m-q4_k_m.gguf"), PathBuf::from);
-    assert!(
-        path.exists(),
-        "this test needs the demo model: `make model` puts it at {}, or set ARRIERO_TEST_MODEL to where it is",
-        path.display()
-    );
-    path
-}
 
 fn golden_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -70,7 +59,7 @@ fn compare(tokenizer: &Tokenizer, name: &str) {
 
 #[test]
 fn gemma_3_tokens_are_those_of_llama_cpp() {
-    compare(&load(&model_path()), "gemma3");
+    compare(&load(&demo_model()), "gemma3");
 }
 
 #[test]
@@ -89,7 +78,7 @@ fn bpe_tokens_are_those_of_the_published_patterns() {
 
 #[test]
 fn every_text_comes_back_from_its_tokens() {
-    let tokenizer = load(&model_path());
+    let tokenizer = load(&demo_model());
     for text in texts(&golden()) {
         let bytes: Vec<u8> = tokenizer.encode(&text, PLAIN).iter().flat_map(|id| tokenizer.token_bytes(*id)).copied().collect();
         // SentencePiece writes a space as `▁` and cannot tell the two apart.
@@ -100,7 +89,7 @@ fn every_text_comes_back_from_its_tokens() {
 /// Not a measurement: a quadratic algorithm would take minutes here.
 #[test]
 fn long_texts_take_time_in_proportion() {
-    let tokenizer = load(&model_path());
+    let tokenizer = load(&demo_model());
     let started = Instant::now();
     for text in ["a", "ab本", " ", "\n", "\t \n", "👩‍👩‍👧", "<unused1", "<"] {
         let text = text.repeat(200_000 / text.len());
