@@ -4,17 +4,21 @@
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod backends;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod gateway;
 pub mod gguf;
+pub mod limits;
 #[cfg(feature = "embedded")]
 pub mod lm;
 pub mod models;
 pub mod monitor;
 pub mod routing;
+pub mod scheduler;
 pub mod storage;
 pub mod telemetry;
 pub mod usage;

@@ -25,7 +25,7 @@ use crate::api::listener;
 use crate::backends::embedded;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
-use crate::{api, gateway, storage, usage};
+use crate::{api, auth, cache, gateway, limits, routing, scheduler, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -69,7 +69,12 @@ pub struct Config {
     pub demo_model: PathBuf,
     pub server: listener::Config,
     pub api: api::Config,
+    pub auth: auth::Config,
+    pub limits: limits::Config,
     pub generation: gateway::Config,
+    pub queue: scheduler::Config,
+    pub routing: routing::Config,
+    pub cache: cache::Config,
     /// The servers, in order of preference.
     pub ollama: Vec<ollama::Config>,
     pub embedded: embedded::Config,
@@ -86,7 +91,12 @@ impl Default for Config {
             demo_model: PathBuf::new(),
             server: listener::Config::default(),
             api: api::Config::default(),
+            auth: auth::Config::default(),
+            limits: limits::Config::default(),
             generation: gateway::Config::default(),
+            queue: scheduler::Config::default(),
+            routing: routing::Config::default(),
+            cache: cache::Config::default(),
             ollama: vec![ollama::Config::default()],
             embedded: embedded::Config::default(),
             log: log::Config::default(),

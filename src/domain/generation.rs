@@ -2,6 +2,7 @@
 //!
 //! Both directions carry what the project does not understand: unknown fields travel in `extra`, untouched.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,11 @@ use serde_json::{Map, Value};
 
 use super::id::{ModelName, RequestId};
 use super::options::Options;
+use super::principal::Principal;
 
-/// One generation, ready to be asked of a backend.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub id: RequestId,
-    /// The model as the client (or the configured default) spells it.
-    pub model: ModelName,
+/// What is asked of a model, whoever asks and whichever model it will be.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ask {
     pub prompt: Prompt,
     pub options: Options,
     pub format: Option<Format>,
@@ -23,11 +22,27 @@ pub struct Request {
     pub keep_alive: Option<KeepAlive>,
     /// Whether an over-long prompt may be shortened. `None`: the client did not say.
     pub truncate: Option<bool>,
-    /// When the whole generation, waiting included, must be over.
-    pub deadline: Option<Instant>,
-    pub control: Control,
     /// Fields that only the backend may know.
     pub extra: Map<String, Value>,
+}
+
+/// One generation, ready to be asked of a backend.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub id: RequestId,
+    /// The model as the client (or the configured default) spells it.
+    pub model: ModelName,
+    pub ask: Ask,
+    /// When the whole generation, waiting included, must be over.
+    pub deadline: Option<Instant>,
+}
+
+impl Request {
+    /// A request of its own, not a client's: for checks, warming and tests.
+    #[must_use]
+    pub fn new(model: ModelName, prompt: Prompt) -> Self {
+        Self { id: RequestId::generate(), model, ask: Ask { prompt, ..Ask::default() }, deadline: None }
+    }
 }
 
 /// A generation as a client asks for it, before it is known which model a missing name means and when its time is up.
@@ -36,39 +51,15 @@ pub struct Draft {
     pub id: RequestId,
     /// The dialect it was asked in, for logs and metrics.
     pub dialect: Dialect,
+    /// Who asks.
+    pub principal: Arc<Principal>,
     pub model: Option<ModelName>,
-    pub prompt: Prompt,
-    pub options: Options,
-    pub format: Option<Format>,
-    pub think: Option<Think>,
-    pub keep_alive: Option<KeepAlive>,
-    pub truncate: Option<bool>,
+    pub ask: Ask,
     /// How long the whole generation may take, waiting included.
     pub deadline: Option<Duration>,
     /// Whether the client reads the answer while it is made.
     pub streamed: bool,
     pub control: Control,
-    pub extra: Map<String, Value>,
-}
-
-impl Draft {
-    /// The request, once model and deadline are known.
-    #[must_use]
-    pub fn resolve(self, model: ModelName, deadline: Option<Instant>) -> Request {
-        Request {
-            id: self.id,
-            model,
-            prompt: self.prompt,
-            options: self.options,
-            format: self.format,
-            think: self.think,
-            keep_alive: self.keep_alive,
-            truncate: self.truncate,
-            deadline,
-            control: self.control,
-            extra: self.extra,
-        }
-    }
 }
 
 /// The languages clients speak.
@@ -152,15 +143,36 @@ pub struct Control {
     pub session: Option<String>,
     pub cache: Option<CacheMode>,
     pub fallback: Option<Fallback>,
+    /// The generation goes on when its client leaves, and can be read again by its id.
+    pub detach: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Which requests go first. Declared from the last to the first, so that a greater one goes before a smaller one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
+    Batch,
     Low,
+    #[default]
     Normal,
     High,
     Urgent,
+}
+
+impl Priority {
+    /// From the last to the first.
+    pub const ALL: [Self; 5] = [Self::Batch, Self::Low, Self::Normal, Self::High, Self::Urgent];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Urgent => "urgent",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,6 +227,19 @@ pub struct Remarks {
     pub not_applied: Vec<NotApplied>,
     /// The prompt was longer than the context, and was shortened because the client allowed it.
     pub truncated: Option<Truncated>,
+    /// What the gateway changed in the request before a backend saw it.
+    pub changed: Vec<Change>,
+}
+
+/// One thing that the gateway changed in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// Name of the field, with a dot before a name inside an object.
+    pub field: String,
+    /// `null`: it was not given, or it was taken out.
+    pub from: Value,
+    pub to: Value,
+    pub why: &'static str,
 }
 
 /// A wish of a request that was understood but not fulfilled.
@@ -254,6 +279,8 @@ pub enum FinishReason {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub prompt_tokens: Option<u64>,
+    /// Tokens of the prompt that were not computed anew because a cache of the backend held them; part of `prompt_tokens`.
+    pub cached_tokens: Option<u64>,
     pub completion_tokens: Option<u64>,
 }
 

@@ -66,7 +66,7 @@ impl Gateway {
         let not_applied = not_applied(&draft.control);
         let candidates = within(deadline, self.candidates(&model)).await??;
         record.model(&model);
-        let request = Arc::new(draft.resolve(model.clone(), deadline.map(|d| d.at)));
+        let request = Arc::new(Request { id: draft.id, model: model.clone(), ask: draft.ask, deadline: deadline.map(|d| d.at) });
         let accepted = within(deadline, self.attempt(candidates, &request)).await??;
         let about = About { backend: accepted.entry.backend.name().to_owned(), model, deadline, not_applied };
         Ok((accepted, about))
@@ -136,6 +136,7 @@ fn not_applied(control: &Control) -> Vec<NotApplied> {
         ("session", control.session.is_some()),
         ("cache", control.cache.is_some()),
         ("fallback", control.fallback.is_some()),
+        ("detach", control.detach),
     ];
     wishes.into_iter().filter(|(_, asked)| *asked).map(|(field, _)| NotApplied { field: field.to_owned(), why: not_built }).collect()
 }

@@ -50,7 +50,7 @@ impl Record {
             id: draft.id.clone(),
             dialect: draft.dialect,
             streamed: draft.streamed,
-            prompt_bytes: draft.prompt.text.len(),
+            prompt_bytes: draft.ask.prompt.text.len(),
             answer_bytes: 0,
             started: ledger.clock.now(),
             started_at_ms: ledger.clock.unix_ms(),

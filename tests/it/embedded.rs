@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arriero::backends::embedded::{Config, Engine, LoadError};
 use arriero::backends::{Backend, Error, Events, Health, Probe};
-use arriero::domain::generation::{Control, Event, Finish, FinishReason, Prompt, Request};
-use arriero::domain::id::{ModelName, RequestId};
+use arriero::domain::generation::{Event, Finish, FinishReason, Prompt, Request};
+use arriero::domain::id::ModelName;
 use arriero::domain::options::Options;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
@@ -22,24 +22,15 @@ async fn engine() -> &'static Engine {
 
 fn ask(text: &str, options: Options) -> Request {
     let stem = demo_model().file_stem().expect("a file").to_string_lossy().into_owned();
-    Request {
-        id: RequestId::generate(),
-        model: ModelName::parse(&stem).expect("a name"),
-        prompt: Prompt { text: text.to_owned(), ..Prompt::default() },
-        options,
-        format: None,
-        think: None,
-        keep_alive: None,
-        truncate: None,
-        deadline: None,
-        control: Control::default(),
-        extra: serde_json::Map::new(),
-    }
+    let prompt = Prompt { text: text.to_owned(), ..Prompt::default() };
+    let mut request = Request::new(ModelName::parse(&stem).expect("a name"), prompt);
+    request.ask.options = options;
+    request
 }
 
 fn raw(text: &str, options: Options) -> Request {
     let mut request = ask(text, options);
-    request.prompt.raw = true;
+    request.ask.prompt.raw = true;
     request
 }
 
@@ -104,8 +95,8 @@ async fn the_plain_template_makes_the_base_model_answer() {
 async fn a_context_goes_on_from_an_earlier_answer() {
     let (_, finish) = answer(ask("My name is Zork.", greedy(24))).await;
     let mut request = ask("What is my name?", greedy(24));
-    request.prompt.context = finish.context.expect("given back");
-    let earlier = request.prompt.context.len() as u64;
+    request.ask.prompt.context = finish.context.expect("given back");
+    let earlier = request.ask.prompt.context.len() as u64;
     let (pieces, finish) = answer(request).await;
     assert!(finish.usage.prompt_tokens.is_some_and(|tokens| tokens > earlier));
     assert!(pieces.concat().contains("Zork"), "{pieces:?}");
@@ -121,7 +112,7 @@ async fn a_stop_string_ends_it_across_tokens() {
 #[tokio::test]
 async fn a_template_of_the_request_replaces_the_models() {
     let mut request = ask("2, 4, 6, 8, 10", greedy(2));
-    request.prompt.template = Some("{{ if .System }}{{ .System }}\n{{ end }}{{ .Prompt }},{{ .Response }}".to_owned());
+    request.ask.prompt.template = Some("{{ if .System }}{{ .System }}\n{{ end }}{{ .Prompt }},{{ .Response }}".to_owned());
     let (pieces, _) = answer(request).await;
     assert!(pieces.concat().contains('1'), "{pieces:?}");
 }
@@ -133,7 +124,7 @@ async fn a_prompt_too_long_says_by_how_much_and_can_be_shortened() {
     let Error::ContextTooLong { prompt_tokens, context_tokens: 384 } = error else { panic!("{error}") };
     assert!((1000..1010).contains(&prompt_tokens), "{prompt_tokens}");
     let mut request = raw(&long, greedy(4));
-    request.truncate = Some(true);
+    request.ask.truncate = Some(true);
     let (_, finish) = answer(request).await;
     assert_eq!(finish.remarks.truncated.map(|t| t.prompt_tokens), Some(prompt_tokens));
     assert_eq!(finish.usage.prompt_tokens, Some(380));

@@ -1,5 +1,6 @@
 //! What needs only a request's headers.
 
+pub mod auth;
 pub mod count;
 mod front;
 pub mod request_id;

@@ -1,5 +1,6 @@
 //! From the body of `POST /generate` to a draft of a generation.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -7,9 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::api::fields::{FieldProblem, Fields};
 use crate::api::problem::Problem;
-use crate::domain::generation::{Control, Dialect, Draft, Format, KeepAlive, Prompt, Think};
+use crate::domain::generation::{Ask, Control, Dialect, Draft, Format, KeepAlive, Prompt, Think};
 use crate::domain::id::{ModelName, RequestId};
 use crate::domain::options::Options;
+use crate::domain::principal::Principal;
 
 /// Longest name of a session, in bytes.
 const MAX_SESSION_BYTES: usize = 256;
@@ -18,9 +20,9 @@ const MAX_SESSION_BYTES: usize = 256;
 ///
 /// # Errors
 /// A body that is no JSON object, or all fields that are wrong.
-pub fn draft(id: RequestId, body: &[u8], accepts_events: bool) -> Result<Draft, Problem> {
+pub fn draft(id: RequestId, principal: Arc<Principal>, body: &[u8], accepts_events: bool) -> Result<Draft, Problem> {
     let fields = Fields::new(object(body)?);
-    read(id, fields, accepts_events).map_err(Problem::fields)
+    read(id, principal, fields, accepts_events).map_err(Problem::fields)
 }
 
 fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
@@ -36,7 +38,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     }
 }
 
-fn read(id: RequestId, mut fields: Fields, accepts_events: bool) -> Result<Draft, Vec<FieldProblem>> {
+fn read(id: RequestId, principal: Arc<Principal>, mut fields: Fields, accepts_events: bool) -> Result<Draft, Vec<FieldProblem>> {
     let model = fields.read("model", "the name of a model", |v| v.as_str().and_then(|name| ModelName::parse(name).ok()));
     let prompt = prompt(&mut fields);
     let options = options(&mut fields);
@@ -53,17 +55,12 @@ fn read(id: RequestId, mut fields: Fields, accepts_events: bool) -> Result<Draft
     Ok(Draft {
         id,
         dialect: Dialect::Native,
+        principal,
         model,
-        prompt,
-        options,
-        format,
-        think,
-        keep_alive,
-        truncate,
+        ask: Ask { prompt, options, format, think, keep_alive, truncate, extra },
         deadline,
         streamed,
         control,
-        extra,
     })
 }
 
@@ -144,10 +141,11 @@ fn is_go_duration(text: &str) -> bool {
 fn control(fields: &mut Fields) -> Control {
     let session = |value: &Value| value.as_str().filter(|s| !s.is_empty() && s.len() <= MAX_SESSION_BYTES).map(str::to_owned);
     Control {
-        priority: fields.typed("priority", "\"low\", \"normal\", \"high\" or \"urgent\""),
+        priority: fields.typed("priority", "\"batch\", \"low\", \"normal\", \"high\" or \"urgent\""),
         session: fields.read("session", "a string of 1 to 256 bytes", session),
         cache: fields.typed("cache", "\"default\", \"bypass\", \"refresh\" or \"only\""),
         fallback: fields.typed("fallback", "true, false or a list of model names"),
+        detach: fields.switch("detach").unwrap_or(false),
     }
 }
 
@@ -159,9 +157,10 @@ mod tests {
     use super::*;
     use crate::api::native::types::GenerateRequest;
     use crate::domain::generation::{CacheMode, Effort, Fallback, Priority};
+    use crate::domain::principal::Role;
 
     fn parse(body: &Value) -> Result<Draft, Problem> {
-        draft(RequestId::generate(), body.to_string().as_bytes(), false)
+        draft(RequestId::generate(), Arc::new(Principal::anonymous(Role::Admin)), body.to_string().as_bytes(), false)
     }
 
     fn full() -> Value {
@@ -169,6 +168,7 @@ mod tests {
             "model": "gemma3", "prompt": "p", "suffix": "s", "system": "y", "template": "t", "context": [1, 2], "images": ["aGk="],
             "format": {"type": "object"}, "options": {"temperature": 0.1, "new_option": 1}, "raw": false, "think": "high", "keep_alive": "5m",
             "truncate": false, "stream": true, "priority": "high", "deadline_ms": 1500, "session": "s1", "cache": "refresh", "fallback": ["a", "b"],
+            "detach": true,
         })
     }
 
@@ -176,15 +176,15 @@ mod tests {
     fn every_field_arrives() {
         let draft = parse(&full()).expect("valid");
         assert_eq!(draft.model.map(|m| m.to_string()).as_deref(), Some("gemma3"));
-        assert_eq!(draft.prompt.context, [1, 2]);
-        assert_eq!(draft.options.temperature, Some(0.1));
-        assert_eq!(draft.options.extra["new_option"], 1);
-        assert_eq!(draft.think, Some(Think::Effort(Effort::High)));
+        assert_eq!(draft.ask.prompt.context, [1, 2]);
+        assert_eq!(draft.ask.options.temperature, Some(0.1));
+        assert_eq!(draft.ask.options.extra["new_option"], 1);
+        assert_eq!(draft.ask.think, Some(Think::Effort(Effort::High)));
         assert_eq!(draft.deadline, Some(Duration::from_millis(1500)));
         assert!(draft.streamed);
         assert_eq!((draft.control.priority, draft.control.cache), (Some(Priority::High), Some(CacheMode::Refresh)));
         assert!(matches!(draft.control.fallback, Some(Fallback::Models(models)) if models.len() == 2));
-        assert!(draft.extra.is_empty(), "{:?}", draft.extra);
+        assert!(draft.ask.extra.is_empty(), "{:?}", draft.ask.extra);
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn unknown_fields_travel() {
         let draft = parse(&json!({"prompt": "p", "logprobs": true, "future": {"a": 1}})).expect("valid");
-        assert_eq!(Value::Object(draft.extra), json!({"logprobs": true, "future": {"a": 1}}));
+        assert_eq!(Value::Object(draft.ask.extra), json!({"logprobs": true, "future": {"a": 1}}));
     }
 
     #[test]
@@ -237,7 +237,8 @@ mod tests {
     fn bodies_that_are_no_object_are_refused() {
         let deep = "[".repeat(100_000);
         for body in [&b""[..], b"  ", b"{", b"[]", b"null", b"\"x\"", b"{\"prompt\": NaN}", b"\xff\xfe", b"{\"a\":1}}", deep.as_bytes()] {
-            let problem = draft(RequestId::generate(), body, false).expect_err("must be refused");
+            let who = Arc::new(Principal::anonymous(Role::User));
+            let problem = draft(RequestId::generate(), who, body, false).expect_err("must be refused");
             assert_eq!((problem.code, problem.status), ("malformed_body", 400));
             assert!(problem.detail.len() < 300);
         }

@@ -8,6 +8,7 @@ use http::{HeaderMap, header};
 use super::types::{GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
 use super::{convert, envelope, stream};
 use crate::api::body;
+use crate::api::middleware::auth::Who;
 use crate::api::middleware::request_id::Id;
 use crate::api::problem::Problem;
 use crate::api::state::State;
@@ -31,9 +32,15 @@ use crate::models::{Entry, View};
     (status = 504, description = "The deadline passed, or the backend fell silent", body = Problem, content_type = "application/problem+json"),
     (status = 507, description = "The answer outgrew what is collected for a client that does not stream", body = Problem, content_type = "application/problem+json"),
 ))]
-pub async fn generate(From(state): From<State>, Id(id): Id, headers: HeaderMap, body: axum::body::Body) -> Result<Response, Problem> {
+pub async fn generate(
+    From(state): From<State>,
+    Id(id): Id,
+    Who(principal): Who,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<Response, Problem> {
     let body = body::read(body, &state.config.body).await?;
-    let draft = convert::draft(id, &body, accepts_events(&headers))?;
+    let draft = convert::draft(id, principal, &body, accepts_events(&headers))?;
     drop(body);
     if draft.streamed { stream::answer(&state, draft).await } else { Ok(Json(whole(&state, draft).await?).into_response()) }
 }

@@ -44,7 +44,7 @@ pub struct GenerateRequest {
     pub truncate: Option<bool>,
     /// Whether the answer comes as server-sent events while it is made (default false; `Accept: text/event-stream` does the same).
     pub stream: Option<bool>,
-    /// `low`, `normal`, `high` or `urgent`.
+    /// `batch`, `low`, `normal`, `high` or `urgent`; the key's own ceiling holds.
     pub priority: Option<String>,
     /// How long the whole generation may take, waiting included, in milliseconds.
     pub deadline_ms: Option<u64>,
@@ -54,6 +54,8 @@ pub struct GenerateRequest {
     pub cache: Option<String>,
     /// Whether, or to which models in turn, to fall back when the model cannot answer.
     pub fallback: Option<Value>,
+    /// Whether the generation goes on when the client leaves; its events can then be read again by the request's id (default false).
+    pub detach: Option<bool>,
 }
 
 /// A whole answer: Ollama's final object, and what Arriero adds.

@@ -142,9 +142,9 @@ impl Served {
 
     /// Settings and tokens of a request. Long prompts take a while.
     fn prepare(&self, request: &Request) -> Result<(Settings, prompt::Assembled), Error> {
-        let plain = self.assembler.is_plain(&request.prompt).then(|| self.assembler.template.stops());
+        let plain = self.assembler.is_plain(&request.ask.prompt).then(|| self.assembler.template.stops());
         let settings = Settings::new(request, self.context, plain, random())?;
-        let prompt = self.assembler.assemble(&request.prompt)?.fit(settings.context, request)?;
+        let prompt = self.assembler.assemble(&request.ask.prompt)?.fit(settings.context, request)?;
         Ok((settings, prompt))
     }
 
@@ -154,11 +154,11 @@ impl Served {
         if !self.queue.is_open() {
             return Err(Error::Closed);
         }
-        if request.prompt.text.is_empty() {
+        if request.ask.prompt.text.is_empty() {
             let settings = Settings::new(&request, self.context, None, 0)?;
             return Ok(stream::iter([Ok(loaded(&settings, accepted))]).boxed());
         }
-        let gives_context = !request.prompt.raw;
+        let gives_context = !request.ask.prompt.raw;
         let served = Arc::clone(&self);
         let prepared = tokio::task::spawn_blocking(move || served.prepare(&request)).await;
         let failed = |_| Error::Failed { status: None, message: "the prompt could not be prepared".to_owned() };
@@ -188,7 +188,7 @@ fn loaded(settings: &Settings, accepted: Instant) -> Event {
         context: None,
         usage: Usage::default(),
         timing: Timing { total: Some(accepted.elapsed()), ..Timing::default() },
-        remarks: Remarks { not_applied: settings.not_applied.clone(), truncated: None },
+        remarks: Remarks { not_applied: settings.not_applied.clone(), truncated: None, changed: Vec::new() },
         extra: serde_json::Map::new(),
     }))
 }

@@ -28,8 +28,8 @@ pub(super) struct Assembler {
 /// Refuses what is not built. What would change the answer is never ignored.
 pub(super) fn check_supported(request: &Request) -> Result<(), Error> {
     let unsupported = |field, why: &str| Err(Error::Unsupported { field, why: why.to_owned() });
-    let prompt = &request.prompt;
-    if request.format.is_some() {
+    let prompt = &request.ask.prompt;
+    if request.ask.format.is_some() {
         return unsupported("format", "the embedded engine cannot constrain its answers yet");
     }
     if !prompt.images.is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn check_supported(request: &Request) -> Result<(), Error> {
     if prompt.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
         return unsupported("suffix", "the embedded engine cannot fill gaps yet");
     }
-    if request.think.is_some_and(|think| think != Think::Switch(false)) {
+    if request.ask.think.is_some_and(|think| think != Think::Switch(false)) {
         return unsupported("think", "the embedded engine does not keep thinking apart yet");
     }
     if prompt.raw && (prompt.system.is_some() || prompt.template.is_some() || !prompt.context.is_empty()) {
@@ -111,13 +111,13 @@ impl Assembled {
         if count < context {
             return Ok(self);
         }
-        if request.truncate != Some(true) {
+        if request.ask.truncate != Some(true) {
             return Err(Error::ContextTooLong { prompt_tokens: count as u64, context_tokens: context as u64 });
         }
-        let answer = request.options.num_predict.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0);
+        let answer = request.ask.options.num_predict.and_then(|most| usize::try_from(most).ok()).filter(|most| *most > 0);
         let room = answer.unwrap_or(context / 4).clamp(1, (context / 2).max(1));
         let kept = context.saturating_sub(room).max(1);
-        let keep = usize::try_from(request.options.num_keep.unwrap_or(NUM_KEEP)).unwrap_or(kept / 2);
+        let keep = usize::try_from(request.ask.options.num_keep.unwrap_or(NUM_KEEP)).unwrap_or(kept / 2);
         let head = keep.saturating_add(usize::from(self.has_bos)).min(kept - 1);
         self.tokens.drain(head..count - (kept - head));
         self.shortened_from = Some(count);

@@ -225,14 +225,18 @@ impl<D: Decoder> Sequence<D> {
         Finish {
             reason: if end == End::Length { FinishReason::Length } else { FinishReason::Stop },
             context: self.job.gives_context.then(|| self.job.prompt.visible(&self.tokens).to_vec()),
-            usage: Usage { prompt_tokens: Some(prompt_tokens as u64), completion_tokens: Some(self.generated as u64) },
+            usage: Usage { prompt_tokens: Some(prompt_tokens as u64), cached_tokens: None, completion_tokens: Some(self.generated as u64) },
             timing: Timing {
                 total: Some(self.age()),
                 load: Some(Duration::ZERO),
                 prompt_eval: Some(self.prompt_eval),
                 eval: Some(self.eval),
             },
-            remarks: Remarks { not_applied: self.job.settings.not_applied.clone(), truncated: self.truncated(prompt_tokens) },
+            remarks: Remarks {
+                not_applied: self.job.settings.not_applied.clone(),
+                truncated: self.truncated(prompt_tokens),
+                changed: Vec::new(),
+            },
             // Ollama's own name for it, in versions after the one that is followed here.
             extra: [("prompt_eval_cached_count".to_owned(), self.reused.into())].into_iter().collect(),
         }

@@ -24,7 +24,7 @@ pub(super) struct Settings {
 impl Settings {
     /// `configured`: the context the engine was started with. `plain`: the plain template wrote the prompt. `random`: a seed.
     pub(super) fn new(request: &Request, configured: usize, plain: Option<&[&str]>, random: u64) -> Result<Self, Error> {
-        let options = &request.options;
+        let options = &request.ask.options;
         let context = options.num_ctx.map_or(configured, |tokens| tokens as usize);
         if context > configured {
             let why = format!("the engine was started with a context of {configured} tokens, {context} were asked for");
@@ -50,9 +50,9 @@ const NOT_HERE: &str = "it has no meaning for the embedded engine";
 const UNKNOWN: &str = "the embedded engine does not know it";
 
 fn not_applied(request: &Request) -> Vec<NotApplied> {
-    let options = &request.options;
+    let options = &request.ask.options;
     let given = [
-        ("keep_alive", request.keep_alive.is_some()),
+        ("keep_alive", request.ask.keep_alive.is_some()),
         ("options.penalize_newline", options.penalize_newline.is_some()),
         ("options.num_batch", options.num_batch.is_some()),
         ("options.num_gpu", options.num_gpu.is_some()),
@@ -63,6 +63,6 @@ fn not_applied(request: &Request) -> Vec<NotApplied> {
     ];
     let known = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| NotApplied { field: name.to_owned(), why: NOT_HERE });
     let unknown = options.extra.keys().map(|name| format!("options.{name}"));
-    let unknown = unknown.chain(request.extra.keys().cloned()).map(|field| NotApplied { field, why: UNKNOWN });
+    let unknown = unknown.chain(request.ask.extra.keys().cloned()).map(|field| NotApplied { field, why: UNKNOWN });
     known.chain(unknown).collect()
 }

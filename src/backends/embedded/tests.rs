@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::*;
-use crate::domain::generation::{Control, Format, KeepAlive, Prompt, Think, Truncated};
-use crate::domain::id::{ModelName, RequestId};
+use crate::domain::generation::{Format, KeepAlive, Prompt, Think, Truncated};
+use crate::domain::id::ModelName;
 use crate::domain::options::Options;
 use crate::gguf::Header;
 use crate::gguf::writer::Writer;
@@ -107,23 +107,14 @@ fn rig() -> Rig {
 }
 
 fn raw(text: &str) -> Request {
-    Request {
-        id: RequestId::generate(),
-        model: ModelName::parse("script").expect("a name"),
-        prompt: Prompt { text: text.to_owned(), raw: true, ..Prompt::default() },
-        options: Options::default(),
-        format: None,
-        think: None,
-        keep_alive: None,
-        truncate: None,
-        deadline: None,
-        control: Control::default(),
-        extra: Map::new(),
-    }
+    with(text, Options::default())
 }
 
 fn with(text: &str, options: Options) -> Request {
-    Request { options, ..raw(text) }
+    let prompt = Prompt { text: text.to_owned(), raw: true, ..Prompt::default() };
+    let mut request = Request::new(ModelName::parse("script").expect("a name"), prompt);
+    request.ask.options = options;
+    request
 }
 
 fn most(tokens: i64) -> Options {
@@ -176,7 +167,7 @@ async fn an_answer_comes_token_by_token_and_ends() {
     }
     let Some(Ok(Event::Done(finish))) = events.next().await else { panic!("no end") };
     assert_eq!(finish.reason, FinishReason::Stop);
-    assert_eq!(finish.usage, Usage { prompt_tokens: Some(1), completion_tokens: Some(4) });
+    assert_eq!(finish.usage, Usage { prompt_tokens: Some(1), cached_tokens: None, completion_tokens: Some(4) });
     assert_eq!(finish.context, None, "raw");
     assert!(events.next().await.is_none());
 }
@@ -205,7 +196,7 @@ async fn broken_characters_never_come_out() {
 #[tokio::test]
 async fn an_empty_prompt_only_loads() {
     let mut request = raw("");
-    request.keep_alive = Some(KeepAlive(json!("5m")));
+    request.ask.keep_alive = Some(KeepAlive(json!("5m")));
     let (text, finish) = rig().ask(request).await.expect("answered");
     assert_eq!((text.as_str(), &finish.reason), ("", &FinishReason::Load));
     assert_eq!(not_applied(&finish), ["keep_alive"]);
@@ -215,20 +206,20 @@ async fn an_empty_prompt_only_loads() {
 async fn the_template_and_an_earlier_context_go_before_the_prompt() {
     let rig = rig();
     let mut request = raw("a");
-    request.prompt.raw = false;
-    request.options = most(2);
-    request.prompt.template = Some("Q{{ .Prompt }}".to_owned());
+    request.ask.prompt.raw = false;
+    request.ask.options = most(2);
+    request.ask.prompt.template = Some("Q{{ .Prompt }}".to_owned());
     let (text, finish) = rig.ask(request.clone()).await.expect("answered");
     let context = finish.context.expect("not raw");
     assert_eq!((text.as_str(), context.len()), ("bc", 4));
-    request.prompt.context = context;
+    request.ask.prompt.context = context;
     let (_, finish) = rig.ask(request.clone()).await.expect("answered");
     assert_eq!(finish.usage.prompt_tokens, Some(6));
     // The control token's name in the prompt stays text.
-    request.prompt.text = "</s>a".to_owned();
+    request.ask.prompt.text = "</s>a".to_owned();
     let context = rig.ask(request.clone()).await.expect("answered").1.context.expect("not raw");
     assert!(!context.contains(&END));
-    request.prompt.template = None;
+    request.ask.prompt.template = None;
     let (text, _) = rig.ask(request).await.expect("answered");
     assert_eq!(text, ";<", "the plain template ends with a colon");
 }
@@ -238,18 +229,18 @@ async fn what_is_not_built_is_refused_by_name() {
     type Change = fn(&mut Request);
     let rig = rig();
     let cases: [(&str, Change); 7] = [
-        ("format", |r| r.format = Some(Format::Json)),
-        ("images", |r| r.prompt.images = vec!["aGk=".to_owned()]),
-        ("suffix", |r| r.prompt.suffix = Some("x".to_owned())),
-        ("think", |r| r.think = Some(Think::Switch(true))),
-        ("options.num_ctx", |r| r.options.num_ctx = Some(257)),
+        ("format", |r| r.ask.format = Some(Format::Json)),
+        ("images", |r| r.ask.prompt.images = vec!["aGk=".to_owned()]),
+        ("suffix", |r| r.ask.prompt.suffix = Some("x".to_owned())),
+        ("think", |r| r.ask.think = Some(Think::Switch(true))),
+        ("options.num_ctx", |r| r.ask.options.num_ctx = Some(257)),
         ("template", |r| {
-            r.prompt.raw = false;
-            r.prompt.template = Some("{{ range .Messages }}{{ end }}".to_owned());
+            r.ask.prompt.raw = false;
+            r.ask.prompt.template = Some("{{ range .Messages }}{{ end }}".to_owned());
         }),
         ("options.num_ctx", |r| {
-            r.prompt.text.clear();
-            r.options.num_ctx = Some(257);
+            r.ask.prompt.text.clear();
+            r.ask.options.num_ctx = Some(257);
         }),
     ];
     for (name, change) in cases {
@@ -259,11 +250,11 @@ async fn what_is_not_built_is_refused_by_name() {
         assert!(matches!(error, Error::Unsupported { field, .. } if field == name), "{name}: {error}");
     }
     let mut request = raw("a");
-    request.prompt.system = Some("x".to_owned());
+    request.ask.prompt.system = Some("x".to_owned());
     assert!(matches!(rig.start(request).await.err(), Some(Error::Refused { status: 400, .. })));
     let mut request = raw("a");
-    request.prompt.raw = false;
-    request.prompt.context = vec![0, 259];
+    request.ask.prompt.raw = false;
+    request.ask.prompt.context = vec![0, 259];
     assert!(matches!(rig.start(request).await.err(), Some(Error::Refused { status: 400, message }) if message.contains("259")));
     let other = Request { model: ModelName::parse("other").expect("a name"), ..raw("a") };
     assert!(matches!(rig.start(other).await.err(), Some(Error::ModelNotFound { .. })));
@@ -273,8 +264,8 @@ async fn what_is_not_built_is_refused_by_name() {
 async fn what_has_no_effect_is_listed() {
     let mut request =
         with("y", Options { num_thread: Some(3), extra: [("mirostat".to_owned(), json!(1))].into_iter().collect(), ..Options::default() });
-    request.extra.insert("shift".to_owned(), json!(true));
-    request.think = Some(Think::Switch(false));
+    request.ask.extra.insert("shift".to_owned(), json!(true));
+    request.ask.think = Some(Think::Switch(false));
     let (_, finish) = rig().ask(request).await.expect("answered");
     assert_eq!(not_applied(&finish), ["options.num_thread", "options.mirostat", "shift"]);
     let (_, finish) = rig().ask(raw("y")).await.expect("answered");
@@ -289,7 +280,7 @@ async fn a_prompt_too_long_is_an_error_unless_shortening_is_asked_for() {
     assert!(matches!(error, Error::ContextTooLong { prompt_tokens: 300, context_tokens: 256 }), "{error}");
     assert!(rig.start(raw(&"a".repeat(256))).await.is_err(), "no room for an answer");
     let mut request = with(&long, Options { num_predict: Some(56), num_keep: Some(10), ..Options::default() });
-    request.truncate = Some(true);
+    request.ask.truncate = Some(true);
     let (text, finish) = rig.ask(request).await.expect("answered");
     assert_eq!(text.len(), 25);
     assert_eq!(finish.remarks.truncated, Some(Truncated { prompt_tokens: 300, kept_tokens: 200 }));

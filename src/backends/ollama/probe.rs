@@ -66,9 +66,9 @@ pub async fn shallow(client: &Client, config: &Config) -> Result<(), Error> {
 impl Checks {
     /// Notes with which settings a model was asked for.
     pub fn note(&self, request: &Request) {
-        let mut runner = request.options.to_map();
+        let mut runner = request.ask.options.to_map();
         runner.retain(|name, _| RUNNER_OPTIONS.contains(&name.as_str()));
-        let shift = request.extra.get("shift").cloned();
+        let shift = request.ask.extra.get("shift").cloned();
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let name = request.model.canonical();
         if models.len() < MAX_REMEMBERED || models.contains_key(name) {
@@ -184,9 +184,9 @@ mod tests {
         let body: Value = serde_json::from_slice(&checks.question(&model("a:latest", ""))).expect("json");
         assert_eq!(body["options"], json!({"num_ctx": 8192, "num_predict": 1}));
         let mut request = super::super::tests::request("a", "x");
-        request.options =
+        request.ask.options =
             crate::domain::options::Options { num_thread: Some(2), temperature: Some(0.5), num_ctx: Some(9999), ..Default::default() };
-        request.extra.insert("shift".to_owned(), false.into());
+        request.ask.extra.insert("shift".to_owned(), false.into());
         checks.note(&request);
         let body: Value = serde_json::from_slice(&checks.question(&model("a:latest", ""))).expect("json");
         assert_eq!(body["options"], json!({"num_ctx": 8192, "num_thread": 2, "num_predict": 1}));

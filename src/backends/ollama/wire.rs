@@ -21,7 +21,7 @@ use crate::domain::generation::{Delta, Finish, FinishReason, Remarks, Request, T
 /// # Errors
 /// A request that JSON cannot express, which no dialect lets through.
 pub fn body(request: &Request) -> Result<Bytes, Error> {
-    let mut body = Vec::with_capacity(request.prompt.text.len() + 512);
+    let mut body = Vec::with_capacity(request.ask.prompt.text.len() + 512);
     match serde_json::to_writer(&mut body, &Asked(request)) {
         Ok(()) => Ok(body.into()),
         Err(error) => Err(Error::Unsupported { field: "request", why: error.to_string() }),
@@ -51,8 +51,8 @@ const KNOWN: [&str; 14] = [
 impl Serialize for Asked<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self(request) = self;
-        let prompt = &request.prompt;
-        let options = request.options.to_map();
+        let prompt = &request.ask.prompt;
+        let options = request.ask.options.to_map();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("model", request.model.as_str())?;
         map.serialize_entry("prompt", &prompt.text)?;
@@ -63,12 +63,12 @@ impl Serialize for Asked<'_> {
         put(&mut map, "context", Some(&prompt.context).filter(|c| !c.is_empty()))?;
         put(&mut map, "images", Some(&prompt.images).filter(|i| !i.is_empty()))?;
         put(&mut map, "raw", Some(true).filter(|_| prompt.raw))?;
-        put(&mut map, "format", request.format.as_ref().map(crate::domain::generation::Format::to_value))?;
+        put(&mut map, "format", request.ask.format.as_ref().map(crate::domain::generation::Format::to_value))?;
         put(&mut map, "options", Some(&options).filter(|o| !o.is_empty()))?;
-        put(&mut map, "think", request.think)?;
-        put(&mut map, "keep_alive", request.keep_alive.as_ref().map(|k| &k.0))?;
-        put(&mut map, "truncate", request.truncate)?;
-        for (name, value) in request.extra.iter().filter(|(name, _)| !is_known(name)) {
+        put(&mut map, "think", request.ask.think)?;
+        put(&mut map, "keep_alive", request.ask.keep_alive.as_ref().map(|k| &k.0))?;
+        put(&mut map, "truncate", request.ask.truncate)?;
+        for (name, value) in request.ask.extra.iter().filter(|(name, _)| !is_known(name)) {
             map.serialize_entry(name, value)?;
         }
         map.end()

@@ -15,24 +15,13 @@ use futures_util::StreamExt;
 
 use super::{Config, Ollama};
 use crate::backends::{Backend, Error, Events};
-use crate::domain::generation::{Control, Event, Prompt, Request};
+use crate::domain::generation::{Event, Prompt, Request};
 use crate::domain::id::{ModelName, RequestId};
-use crate::domain::options::Options;
 
 pub fn request(model: &str, prompt: &str) -> Request {
-    Request {
-        id: RequestId::from_client("test-1").expect("a request id"),
-        model: ModelName::parse(model).expect("a model name"),
-        prompt: Prompt { text: prompt.to_owned(), ..Prompt::default() },
-        options: Options::default(),
-        format: None,
-        think: None,
-        keep_alive: None,
-        truncate: None,
-        deadline: None,
-        control: Control::default(),
-        extra: serde_json::Map::new(),
-    }
+    let prompt = Prompt { text: prompt.to_owned(), ..Prompt::default() };
+    let request = Request::new(ModelName::parse(model).expect("a model name"), prompt);
+    Request { id: RequestId::from_client("test-1").expect("a request id"), ..request }
 }
 
 /// A client whose waits end soon enough for a test, and not by chance on a loaded machine.

@@ -21,18 +21,18 @@ fn a_plain_request_says_only_what_was_asked() {
 #[test]
 fn everything_that_was_asked_is_said() {
     let mut asked = request("M:tag", "a \u{2028} \"b\"");
-    asked.prompt.suffix = Some("s".into());
-    asked.prompt.system = Some(String::new());
-    asked.prompt.template = Some("{{ .Prompt }}".into());
-    asked.prompt.context = vec![1, 2];
-    asked.prompt.images = vec!["aGk=".into()];
-    asked.prompt.raw = true;
-    asked.format = Some(Format::Json);
-    asked.options = Options { temperature: Some(0.0), stop: Some(vec!["x".into()]), ..Options::default() };
-    asked.think = Some(Think::Effort(Effort::High));
-    asked.keep_alive = Some(KeepAlive(json!("1h30m")));
-    asked.truncate = Some(false);
-    asked.extra.insert("logprobs".into(), json!(true));
+    asked.ask.prompt.suffix = Some("s".into());
+    asked.ask.prompt.system = Some(String::new());
+    asked.ask.prompt.template = Some("{{ .Prompt }}".into());
+    asked.ask.prompt.context = vec![1, 2];
+    asked.ask.prompt.images = vec!["aGk=".into()];
+    asked.ask.prompt.raw = true;
+    asked.ask.format = Some(Format::Json);
+    asked.ask.options = Options { temperature: Some(0.0), stop: Some(vec!["x".into()]), ..Options::default() };
+    asked.ask.think = Some(Think::Effort(Effort::High));
+    asked.ask.keep_alive = Some(KeepAlive(json!("1h30m")));
+    asked.ask.truncate = Some(false);
+    asked.ask.extra.insert("logprobs".into(), json!(true));
     let expected = json!({
         "model": "M:tag", "prompt": "a \u{2028} \"b\"", "stream": true, "suffix": "s", "system": "", "template": "{{ .Prompt }}",
         "context": [1, 2], "images": ["aGk="], "raw": true, "format": "json", "options": {"temperature": 0.0, "stop": ["x"]},
@@ -45,7 +45,7 @@ fn everything_that_was_asked_is_said() {
 fn an_unknown_field_cannot_replace_a_known_one_under_any_spelling() {
     let mut asked = request("m", "Hi");
     for name in ["stream", "Stream", "\u{17f}tream", "MODEL", "\u{212a}eep_alive", "keep_alive", "think", "future"] {
-        asked.extra.insert(name.into(), json!("other"));
+        asked.ask.extra.insert(name.into(), json!("other"));
     }
     assert_eq!(body(&asked), json!({"model": "m", "prompt": "Hi", "stream": true, "future": "other"}));
 }
