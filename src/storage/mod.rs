@@ -7,6 +7,7 @@
 //!
 //! It does not batch, retry or decide what to keep: the services above do.
 
+pub mod answers;
 mod error;
 mod lock;
 mod open;
@@ -62,6 +63,12 @@ impl Storage {
     /// Each reason to refuse has its own variant of [`Error`].
     pub async fn open(data_dir: &Path, config: &Config) -> Result<Self, Error> {
         open::open(data_dir, config, &MIGRATOR).await
+    }
+
+    /// The kept answers.
+    #[must_use]
+    pub fn answers(&self) -> answers::AnswerTable {
+        answers::AnswerTable::new(self.clone())
     }
 
     /// The request log.

@@ -5,6 +5,8 @@
 //! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
+pub mod answers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +99,27 @@ declare! {
         "Processor time used by the process, user and system.");
     PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
         "When the process started, in seconds since 1970.");
+    ANSWER_LOOKUPS = MetricSpec::counter("arriero_answer_cache_lookups_total", "requests",
+        "Requests by what the cache of answers did for them, and why.")
+        .by(&["status", "why"]);
+    ANSWER_BYTES = MetricSpec::gauge("arriero_answer_cache_bytes", "bytes",
+        "Size of the kept answers.")
+        .by(&["tier"]);
+    ANSWER_ENTRIES = MetricSpec::gauge("arriero_answer_cache_entries", "answers",
+        "Kept answers.")
+        .by(&["tier"]);
+    ANSWERS_REMOVED = MetricSpec::counter("arriero_answer_cache_removed_total", "answers",
+        "Answers that are no longer kept, by why: room for others, age, a purge, damage.")
+        .by(&["tier", "reason"]);
+    ANSWERS_DROPPED = MetricSpec::counter("arriero_answer_cache_dropped_total", "answers",
+        "Answers that did not reach the database.")
+        .by(&["reason"]);
+    FLIGHTS_JOINED = MetricSpec::counter("arriero_flights_joined_total", "requests",
+        "Requests that read along with an equal one that was running already.");
+    FLIGHTS_REFUSED = MetricSpec::counter("arriero_flights_refused_total", "requests",
+        "Requests that had to go alone because as many as allowed could be joined already.");
+    RECORDINGS_OVER_BOUND = MetricSpec::counter("arriero_recordings_over_bound_total", "recordings",
+        "Answers that outgrew what is kept of one while it is made, and can neither be joined nor kept.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -160,6 +183,7 @@ impl Metrics {
             registry.counter(counter, &[]).absolute(0);
         }
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
+        self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
     }
 
