@@ -5,6 +5,8 @@
 //! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +99,25 @@ declare! {
         "Processor time used by the process, user and system.");
     PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
         "When the process started, in seconds since 1970.");
+    LIMIT_REFUSALS = MetricSpec::counter("arriero_limit_refusals_total", "requests",
+        "Requests that a limit held back, by what was in the way and whose bound it was.")
+        .by(&["kind", "scope"]);
+    LIMIT_RESERVATIONS = MetricSpec::gauge("arriero_limit_reservations", "requests",
+        "Requests that limits have let in and that have not ended.");
+    LIMIT_TOKENS_RESERVED = MetricSpec::counter("arriero_limit_tokens_reserved_total", "tokens",
+        "Tokens that requests were expected to use (input, output) when limits let them in.")
+        .by(&["token_type"]);
+    LIMIT_TOKENS_SETTLED = MetricSpec::counter("arriero_limit_tokens_settled_total", "tokens",
+        "Tokens that requests used (input, output) and were charged with.")
+        .by(&["token_type"]);
+    LIMIT_DEBT = MetricSpec::gauge("arriero_limit_debt_tokens", "tokens",
+        "Tokens used beyond the rates of keys, tenants and all together, which time has to make good first.");
+    LIMIT_ACCOUNTS_SHARED = MetricSpec::counter("arriero_limit_accounts_shared_total", "requests",
+        "Requests counted on a shared account because as many keys and tenants as allowed were remembered.");
+    LIMIT_ADDRESSES_FORGOTTEN = MetricSpec::counter("arriero_limit_addresses_forgotten_total", "addresses",
+        "Addresses forgotten because as many as allowed were remembered.");
+    LIMIT_BUDGET_WRITE_FAILURES = MetricSpec::counter("arriero_limit_budget_write_failures_total", "attempts",
+        "Attempts to write budgets to the database that failed; they are repeated.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -159,6 +180,7 @@ impl Metrics {
         for counter in [&CONNECTIONS_REFUSED, &USAGE_ROWS_WRITTEN] {
             registry.counter(counter, &[]).absolute(0);
         }
+        self.start_limits_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
     }
