@@ -16,6 +16,15 @@ pub struct Now {
     pub unix_ms: i64,
 }
 
+/// What a request took from an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    stamp: Stamp,
+    reserved: Amount,
+    /// What of it is on the meters of tokens: less, where a rate came only later.
+    metered: Amount,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
     /// What was allowed when it was last asked.
@@ -31,6 +40,11 @@ pub struct Account {
 impl Account {
     pub fn load(saved: Saved) -> Self {
         Self { budget: Budget::load(saved), ..Self::default() }
+    }
+
+    /// Whether more was used than the database knows.
+    pub fn is_dirty(&self) -> bool {
+        self.is_dirty
     }
 
     /// What was used, when the database does not know it yet; from then on it counts as known.
@@ -67,18 +81,18 @@ impl Account {
     }
 
     /// Lets a request in, whether or not it fits: that was asked before, of all accounts.
-    pub fn take(&mut self, ask: Amount, now: Now) -> Stamp {
+    pub fn take(&mut self, ask: Amount, now: Now) -> Receipt {
         self.requests.take(&self.allowance, now.steady_ns);
         self.running.take();
-        self.tokens.reserve(&self.allowance, ask, now.steady_ns);
-        self.budget.reserve(ask, now.unix_ms)
+        let metered = self.tokens.reserve(&self.allowance, ask, now.steady_ns);
+        Receipt { stamp: self.budget.reserve(ask, now.unix_ms), reserved: ask, metered }
     }
 
     /// A request has ended, and used this much instead of what was reserved.
-    pub fn settle(&mut self, stamp: Stamp, reserved: Amount, used: Amount, now: Now) {
+    pub fn settle(&mut self, receipt: &Receipt, used: Amount, now: Now) {
         self.running.give_back();
-        self.tokens.settle(&self.allowance, reserved, used, now.steady_ns);
-        self.budget.settle(stamp, reserved, used);
+        self.tokens.settle(&self.allowance, receipt.metered, used, now.steady_ns);
+        self.budget.settle(receipt.stamp, receipt.reserved, used);
         self.is_dirty |= used.total() > 0;
     }
 

@@ -4,11 +4,11 @@
 //! There are at most as many accounts as configured: those that nothing depends on make room for new ones, and where none does the
 //! newcomers of a scope share one account, so that no flood of names gets around the bounds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::account::{Account, Now};
-use super::budget::{Saved, Stamp};
+use super::account::{Account, Now, Receipt};
+use super::budget::Saved;
 use super::meter::Wait;
 use super::refusal::{Bound, Quota, Refusal, Scope};
 use super::tokens::Amount;
@@ -33,7 +33,7 @@ pub struct Party {
 #[derive(Debug, Clone)]
 pub struct Taken {
     pub reserved: Amount,
-    from: Vec<(Id, Stamp)>,
+    from: Vec<(Id, Receipt)>,
 }
 
 /// A request that was not.
@@ -48,6 +48,10 @@ pub struct Blocked {
 #[derive(Debug, Default)]
 pub struct Book {
     accounts: HashMap<Id, Account>,
+    /// Those of whose use the database does not know all, once each.
+    unsaved: Vec<Id>,
+    /// Those who may owe tokens.
+    indebted: HashSet<Id>,
     swept_ns: u64,
     /// How many times an account had to be shared.
     shared: u64,
@@ -76,8 +80,8 @@ impl Book {
         let mut from = Vec::with_capacity(parties.len());
         for Party { id, .. } in parties {
             if let Some(account) = self.accounts.get_mut(&id) {
-                let stamp = account.take(ask, now);
-                from.push((id, stamp));
+                let receipt = account.take(ask, now);
+                from.push((id, receipt));
             }
         }
         Ok(Taken { reserved: ask, from })
@@ -107,9 +111,15 @@ impl Book {
 
     /// A request has ended.
     pub fn settle(&mut self, taken: &Taken, used: Amount, now: Now) {
-        for (id, stamp) in &taken.from {
-            if let Some(account) = self.accounts.get_mut(id) {
-                account.settle(*stamp, taken.reserved, used, now);
+        for (id, receipt) in &taken.from {
+            let Some(account) = self.accounts.get_mut(id) else { continue };
+            let was_dirty = account.is_dirty();
+            account.settle(receipt, used, now);
+            if account.is_dirty() && !was_dirty {
+                self.unsaved.push(id.clone());
+            }
+            if account.debt(now) > 0 {
+                self.indebted.insert(id.clone());
             }
         }
     }
@@ -133,21 +143,29 @@ impl Book {
 
     /// What the database does not know yet; counts as known from now on.
     pub fn take_unsaved(&mut self) -> Vec<(Id, Saved)> {
-        self.accounts.iter_mut().filter_map(|(id, account)| Some((id.clone(), account.take_unsaved()?))).collect()
+        let ids = std::mem::take(&mut self.unsaved);
+        ids.into_iter().filter_map(|id| Some((self.accounts.get_mut(&id)?.take_unsaved()?, id))).map(|(saved, id)| (id, saved)).collect()
     }
 
     /// These could not be written after all.
-    pub fn unsaved_after_all(&mut self, rows: &[(Id, Saved)]) {
+    pub fn unsaved_after_all(&mut self, rows: Vec<(Id, Saved)>) {
         for (id, _) in rows {
-            if let Some(account) = self.accounts.get_mut(id) {
+            if let Some(account) = self.accounts.get_mut(&id).filter(|account| !account.is_dirty()) {
                 account.unsaved_after_all();
+                self.unsaved.push(id);
             }
         }
     }
 
-    /// All tokens that are owed.
-    pub fn debt(&self, now: Now) -> u64 {
-        self.accounts.values().map(|account| account.debt(now)).fold(0, u64::saturating_add)
+    /// All tokens that are owed. Looks only at those who owed some when they last used any.
+    pub fn debt(&mut self, now: Now) -> u64 {
+        let mut total = 0_u64;
+        self.indebted.retain(|id| {
+            let debt = self.accounts.get(id).map_or(0, |account| account.debt(now));
+            total = total.saturating_add(debt);
+            debt > 0
+        });
+        total
     }
 
     /// How many times an account had to be shared, since this was last asked.

@@ -137,7 +137,8 @@ impl Budget {
                 asked if asked.max(1) > remaining => Wait::For(reset),
                 _ => Wait::Free,
             };
-            Some(Bound { quota: Quota { scope, measure, limit, remaining, reset }, wait })
+            let window = (calendar == Calendar::Day).then_some(Duration::from_hours(24));
+            Some(Bound { quota: Quota { scope, measure, limit, remaining, reset, window }, wait })
         })
     }
 

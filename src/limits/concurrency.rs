@@ -25,7 +25,7 @@ impl Running {
         };
         let reset = if self.0 == 0 { Duration::ZERO } else { GUESS };
         let measure = Measure::ConcurrentRequests;
-        Some(Bound { quota: Quota { scope, measure, limit: limit.into(), remaining: remaining.into(), reset }, wait })
+        Some(Bound { quota: Quota { scope, measure, limit: limit.into(), remaining: remaining.into(), reset, window: None }, wait })
     }
 
     pub fn take(&mut self) {

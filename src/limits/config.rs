@@ -66,13 +66,7 @@ impl Default for Config {
 
 impl Default for Address {
     fn default() -> Self {
-        Self {
-            requests_per_second: None,
-            burst: None,
-            wrong_keys_per_minute: Some(60),
-            max_addresses: 50_000,
-            trusted_proxies: Vec::new(),
-        }
+        Self { requests_per_second: None, burst: None, wrong_keys_per_minute: Some(60), max_addresses: 50_000, trusted_proxies: Vec::new() }
     }
 }
 

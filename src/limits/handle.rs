@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::account::Now;
 use super::addresses::{self, Addresses};
 use super::book::{Blocked, Book, Id, Party};
+use super::budget::Calendar;
 use super::caps::{self, Caps};
 use super::config::{Config, merged};
 use super::refusal::{Refusal, Scope};
@@ -20,6 +21,9 @@ use crate::domain::clock::Clock;
 use crate::domain::principal::Principal;
 use crate::storage::{self, Storage};
 use crate::telemetry::Metrics;
+
+/// How long rows of past months are kept: long enough that a start with a wrong clock deletes none that still count.
+const KEPT_MONTHS: i64 = 12;
 
 /// What a request will use, as far as is known before it starts, and what it asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +71,7 @@ impl Limits {
     /// When the database cannot be read.
     pub async fn new(config: Config, storage: &Storage, metrics: Metrics, clock: Clock) -> Result<(Self, BudgetWriter), storage::Error> {
         let table = storage.budgets();
+        table.delete_before(Calendar::Month.period(clock.unix_ms()) - KEPT_MONTHS).await?;
         let rows = table.load(config.max_accounts).await?;
         let book = Book::load(rows.into_iter().filter_map(super::writer::from_row));
         let started = clock.now();

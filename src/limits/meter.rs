@@ -43,6 +43,11 @@ impl Rate {
         self.burst
     }
 
+    /// The time in which as much as may come at once is made good.
+    pub fn window(self) -> Option<Duration> {
+        self.time_for(self.scaled(self.burst))
+    }
+
     fn scaled(self, amount: u64) -> u128 {
         u128::from(amount) * u128::from(self.period_ns)
     }

@@ -61,9 +61,8 @@ mod tests {
 
     #[test]
     fn a_network_contains_what_shares_its_prefix() {
-        let contains = |network: &str, address: &str| {
-            network.parse::<Network>().expect("a network").contains(address.parse().expect("an address"))
-        };
+        let contains =
+            |network: &str, address: &str| network.parse::<Network>().expect("a network").contains(address.parse().expect("an address"));
         assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.0"));
         assert!(contains("10.0.0.0/8", "::ffff:10.1.1.1"));
         assert!(contains("0.0.0.0/0", "1.2.3.4") && !contains("0.0.0.0/0", "::1"));

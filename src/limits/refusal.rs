@@ -68,19 +68,6 @@ impl Measure {
         }
     }
 
-    /// The time that the bound is for; a month is as long as it is.
-    #[must_use]
-    pub fn window(self) -> Option<Duration> {
-        match self {
-            Self::RequestsPerSecond => Some(Duration::from_secs(1)),
-            Self::RequestsPerMinute | Self::WrongKeysPerMinute | Self::PromptTokensPerMinute | Self::GeneratedTokensPerMinute => {
-                Some(Duration::from_mins(1))
-            }
-            Self::TokensPerDay => Some(Duration::from_hours(24)),
-            Self::ConcurrentRequests | Self::TokensPerMonth => None,
-        }
-    }
-
     fn kind(self, scope: Scope) -> Kind {
         match self {
             _ if scope == Scope::Address => Kind::AddressRate,
@@ -99,12 +86,14 @@ impl Measure {
 pub struct Quota {
     pub scope: Scope,
     pub measure: Measure,
-    /// What is allowed: in the measure's time, or at once where a burst allows more or less.
+    /// How many there may be, at once or in the period.
     pub limit: u64,
     /// What is left of it now.
     pub remaining: u64,
     /// When all of it is there again, if nothing more is used.
     pub reset: Duration,
+    /// The time in which so many are allowed. `None`: no time, or a month, which is as long as it is.
+    pub window: Option<Duration>,
 }
 
 impl Quota {
@@ -125,7 +114,10 @@ pub struct Bound {
 impl Bound {
     pub fn of_meter(scope: Scope, measure: Measure, meter: &Meter, rate: Rate, amount: u64, now_ns: u64) -> Self {
         let (remaining, reset) = (meter.room(rate, now_ns), meter.until_empty(rate, now_ns));
-        Self { quota: Quota { scope, measure, limit: rate.burst(), remaining, reset }, wait: meter.wait(rate, amount, now_ns) }
+        Self {
+            quota: Quota { scope, measure, limit: rate.burst(), remaining, reset, window: rate.window() },
+            wait: meter.wait(rate, amount, now_ns),
+        }
     }
 
     /// The bound is zero: nothing fits, ever.
@@ -238,11 +230,11 @@ impl fmt::Display for Refusal {
             }
             Kind::PromptTooLarge | Kind::NumPredictTooLarge | Kind::NumCtxTooLarge => {
                 let what = match self.kind {
-                    Kind::PromptTooLarge => "prompts of",
-                    Kind::NumPredictTooLarge => "a `num_predict` of",
-                    _ => "a `num_ctx` of",
+                    Kind::PromptTooLarge => "a prompt",
+                    Kind::NumPredictTooLarge => "a `num_predict`",
+                    _ => "a `num_ctx`",
                 };
-                return write!(f, "{who} may send {what} at most {limit}, not {}", self.asked.unwrap_or_default());
+                return write!(f, "{what} of {} tokens is more than the {limit} that {who} allows", self.asked.unwrap_or_default());
             }
         }
         match self.retry_after {

@@ -76,8 +76,7 @@ mod tests {
 
     #[test]
     fn both_rates_hold_and_the_burst_is_shared() {
-        let allowance =
-            Allowance { requests_per_second: Some(2), requests_per_minute: Some(60), burst: Some(4), ..Allowance::default() };
+        let allowance = Allowance { requests_per_second: Some(2), requests_per_minute: Some(60), burst: Some(4), ..Allowance::default() };
         let mut requests = Requests::default();
         for _ in 0..4 {
             assert_eq!(worst(&requests, &allowance, 0), Wait::Free);

@@ -17,9 +17,8 @@ pub struct Standing(Vec<Quota>);
 impl Standing {
     pub(super) fn of(mut quotas: Vec<Quota>) -> Self {
         // A thousandth is fine enough to say which is tightest; of equals, the one that takes longest to be whole again.
-        quotas.sort_by_key(|quota| {
-            (u128::from(quota.remaining) * 1_000 / u128::from(quota.limit.max(1)), Reverse(quota.reset), quota.scope)
-        });
+        quotas
+            .sort_by_key(|quota| (u128::from(quota.remaining) * 1_000 / u128::from(quota.limit.max(1)), Reverse(quota.reset), quota.scope));
         Self(quotas)
     }
 
@@ -64,8 +63,8 @@ fn policy(quota: &Quota) -> String {
     if let Some(unit) = unit {
         let _ = write!(text, ";qu=\"{unit}\"");
     }
-    if let Some(window) = quota.measure.window() {
-        let _ = write!(text, ";w={}", window.as_secs());
+    if let Some(window) = quota.window {
+        let _ = write!(text, ";w={}", whole_seconds(window));
     }
     text
 }
@@ -82,11 +81,14 @@ mod tests {
 
     #[test]
     fn the_tightest_comes_first_and_alone_in_the_older_headers() {
-        let quota = |scope, measure, limit, remaining, reset_ms| Quota { scope, measure, limit, remaining, reset: Duration::from_millis(reset_ms) };
+        let quota = |scope, measure, limit, remaining, reset_ms, window_s: Option<u64>| {
+            let (reset, window) = (Duration::from_millis(reset_ms), window_s.map(Duration::from_secs));
+            Quota { scope, measure, limit, remaining, reset, window }
+        };
         let standing = Standing::of(vec![
-            quota(Scope::Key, Measure::RequestsPerMinute, 60, 59, 1_000),
-            quota(Scope::Tenant, Measure::TokensPerDay, 1_000, 20, 3_600_001),
-            quota(Scope::Key, Measure::ConcurrentRequests, 4, 3, 1_000),
+            quota(Scope::Key, Measure::RequestsPerMinute, 60, 59, 1_000, Some(60)),
+            quota(Scope::Tenant, Measure::TokensPerDay, 1_000, 20, 3_600_001, Some(86_400)),
+            quota(Scope::Key, Measure::ConcurrentRequests, 4, 3, 1_000, None),
         ]);
         assert_eq!(
             standing.headers(),

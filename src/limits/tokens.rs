@@ -61,10 +61,14 @@ impl Tokens {
         })
     }
 
-    pub fn reserve(&mut self, allowance: &Allowance, ask: Amount, now_ns: u64) {
+    /// Reserves an estimate; tells how much of it is on the meters. Where there is no rate nothing is.
+    pub fn reserve(&mut self, allowance: &Allowance, ask: Amount, now_ns: u64) -> Amount {
         self.settle(allowance, Amount::default(), ask, now_ns);
+        let (prompt, generated) = rates(allowance);
+        Amount { prompt: prompt.map_or(0, |_| ask.prompt), generated: generated.map_or(0, |_| ask.generated) }
     }
 
+    /// Puts what was used in the place of what is on the meters.
     pub fn settle(&mut self, allowance: &Allowance, reserved: Amount, used: Amount, now_ns: u64) {
         let (prompt, generated) = rates(allowance);
         correct(&mut self.prompt, prompt, reserved.prompt, used.prompt, now_ns);
@@ -87,8 +91,7 @@ impl Tokens {
 
     pub fn is_idle(&self, allowance: &Allowance, now_ns: u64) -> bool {
         let (prompt, generated) = rates(allowance);
-        prompt.is_none_or(|rate| self.prompt.is_empty(rate, now_ns))
-            && generated.is_none_or(|rate| self.generated.is_empty(rate, now_ns))
+        prompt.is_none_or(|rate| self.prompt.is_empty(rate, now_ns)) && generated.is_none_or(|rate| self.generated.is_empty(rate, now_ns))
     }
 }
 

@@ -67,7 +67,7 @@ impl BudgetWriter {
             Ok(()) if self.is_failing => tracing::info!("budgets can be written again"),
             Ok(()) => {}
             Err(error) => {
-                inner.book().unsaved_after_all(&unsaved);
+                inner.book().unsaved_after_all(unsaved);
                 inner.metrics.limit_budgets_not_written();
                 if !self.is_failing {
                     tracing::error!(%error, rows = rows.len(), "budgets cannot be written; they are kept in memory and tried again");
