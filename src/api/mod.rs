@@ -3,6 +3,7 @@
 //! Handlers are short: read, call the gateway, write. What needs only headers is a layer in [`middleware`]; what fails is a
 //! [`problem::Problem`]. Nothing here chooses, retries, counts tokens or touches a database.
 
+mod admin;
 pub mod body;
 mod fields;
 pub mod listener;
@@ -61,6 +62,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(ops::ready))
         .routes(routes!(ops::version))
         .routes(routes!(ops::metrics))
+        .routes(routes!(admin::limits::list))
 }
 
 async fn nothing_here(request: Request) -> impl IntoResponse {

@@ -17,7 +17,8 @@ use super::state::State;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
-    tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing")),
+    tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing"),
+        (name = "admin", description = "For those who run the gateway")),
     components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>))
 )]
 struct Frame;

@@ -12,9 +12,11 @@ use utoipa::ToSchema;
 
 use super::body;
 use super::fields::FieldProblem;
+use super::middleware::rate_limit;
 use crate::domain::blame::{Blame, Retry};
 use crate::domain::id::RequestId;
 use crate::gateway::{self, BackendError};
+use crate::limits::{self, Kind};
 
 /// What every answer that is no success looks like.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -44,6 +46,10 @@ pub struct Problem {
     /// More, by code: `near` names of models, the numbers of a context that is too long, …
     #[serde(flatten)]
     pub more: Map<String, Value>,
+    /// The limit in the way, for the headers.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub standing: limits::Standing,
 }
 
 /// A row of the table: code, status, title, what to do.
@@ -119,6 +125,30 @@ pub const TABLE: &[Row] = &[
         "The backend cannot be reached",
         "Check that Ollama runs and that its URL is right: `arriero doctor`.",
     ),
+    row(
+        "rate_limited",
+        StatusCode::TOO_MANY_REQUESTS,
+        "A rate is used up",
+        "Send the same request again after `retry-after` seconds; `ratelimit` says what is left. GET /admin/limits shows all.",
+    ),
+    row(
+        "concurrency_limited",
+        StatusCode::TOO_MANY_REQUESTS,
+        "As many requests run as may at the same time",
+        "Wait until one of the running requests has ended.",
+    ),
+    row(
+        "budget_exhausted",
+        StatusCode::TOO_MANY_REQUESTS,
+        "What is left of a budget of tokens is too little",
+        "Ask for less with `options.num_predict`, wait for the next day or month (UTC), or have the budget raised.",
+    ),
+    row(
+        "above_maximum",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The request asks for more than it may at once",
+        "Stay within `limit`, or have the bound raised.",
+    ),
     row("overloaded", StatusCode::SERVICE_UNAVAILABLE, "The backend is overloaded", "Try again after `retry-after` seconds."),
     row("failed", StatusCode::BAD_GATEWAY, "The backend failed", "Try again; if it lasts, look at the backend's log."),
     row(
@@ -159,6 +189,7 @@ impl Problem {
             retry_after_seconds: None,
             errors: Vec::new(),
             more: Map::new(),
+            standing: limits::Standing::default(),
         };
         if row.status == StatusCode::SERVICE_UNAVAILABLE {
             problem.retry_after(RETRY_AFTER);
@@ -200,6 +231,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        rate_limit::write(headers, &self.standing);
         response
     }
 }
@@ -250,6 +282,27 @@ impl Problem {
     }
 }
 
+impl From<limits::Refusal> for Problem {
+    fn from(refusal: limits::Refusal) -> Self {
+        let code = match refusal.kind {
+            Kind::AddressRate | Kind::RequestRate | Kind::PromptTokensRate | Kind::GeneratedTokensRate => "rate_limited",
+            Kind::Concurrency => "concurrency_limited",
+            Kind::DailyBudget | Kind::MonthlyBudget => "budget_exhausted",
+            Kind::PromptTooLarge | Kind::NumPredictTooLarge | Kind::NumCtxTooLarge => "above_maximum",
+        };
+        let mut problem = Self::new(code, refusal.detail())
+            .with("kind", refusal.kind.as_str())
+            .with("scope", refusal.scope.as_str())
+            .with("limit", refusal.limit)
+            .with("remaining", refusal.remaining);
+        if let Some(after) = refusal.retry_after {
+            problem.retry_after(after);
+        }
+        problem.standing = refusal.standing;
+        problem
+    }
+}
+
 impl From<body::Error> for Problem {
     fn from(error: body::Error) -> Self {
         let code = match error {
@@ -284,6 +337,24 @@ mod tests {
         let long = of(BackendError::ContextTooLong { prompt_tokens: 12, context_tokens: 10 });
         assert_eq!((long.code, long.status, long.more["prompt_tokens"].as_u64()), ("context_too_long", 422, Some(12)));
         assert_eq!(of(BackendError::Closed).retry_after_seconds, Some(1));
+    }
+
+    #[tokio::test]
+    async fn a_limit_says_in_headers_and_body_what_it_is_and_when_to_come_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = crate::storage::Storage::open(folder.path(), &crate::storage::Config::default()).await.expect("opened");
+        let address = limits::Address { requests_per_second: Some(2), burst: Some(1), ..limits::Address::default() };
+        let config = limits::Config { address, ..limits::Config::default() };
+        let clock = crate::domain::clock::Clock::fake(0);
+        let (limits, _) = limits::Limits::new(config, &storage, crate::telemetry::Metrics::default(), clock).await.expect("loaded");
+        limits.address([127, 0, 0, 1].into()).expect("the first");
+        let problem = Problem::from(limits.address([127, 0, 0, 1].into()).expect_err("the second"));
+        assert_eq!((problem.code, problem.status, problem.retry_after_seconds), ("rate_limited", 429, Some(1)));
+        assert_eq!((&problem.more["kind"], &problem.more["limit"]), (&Value::from("address_rate"), &Value::from(1)));
+        let response = problem.into_response();
+        let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
+        assert_eq!((header("retry-after"), header("ratelimit-remaining")), ("1".to_owned(), "0".to_owned()));
+        assert_eq!(header("ratelimit-policy"), "\"address-requests-per-second\";q=1;w=1");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Config;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
+use crate::limits::Limits;
 use crate::monitor::Sensors;
 use crate::telemetry::metrics::Metrics;
 
@@ -16,6 +17,7 @@ use crate::telemetry::metrics::Metrics;
 pub struct State {
     pub config: Arc<Config>,
     pub gateway: Gateway,
+    pub limits: Limits,
     pub metrics: Metrics,
     pub clock: Clock,
     pub sensors: Arc<Sensors>,

@@ -18,6 +18,7 @@ use crate::backends::Health;
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::gateway::{Gateway, Ledger};
+use crate::limits::Limits;
 use crate::models::Registry;
 use crate::monitor::Sensors;
 use crate::storage::Storage;
@@ -62,6 +63,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
     let usage = keep_usage(&mut supervisor, &config, &storage, &metrics, &clock, &flush);
+    let limits = keep_limits(&mut supervisor, &config, &storage, &metrics, &clock, &flush).await?;
     for ollama in ollamas {
         supervisor.spawn_forever("check a backend", ollama.watch());
     }
@@ -75,6 +77,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let state = api::State {
         config: Arc::new(config.api.clone()),
         gateway,
+        limits,
         metrics: metrics.clone(),
         clock,
         sensors: Arc::new(Sensors::new()),
@@ -121,6 +124,23 @@ fn keep_usage(
         Ok::<_, std::convert::Infallible>(())
     });
     log
+}
+
+async fn keep_limits(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    storage: &Storage,
+    metrics: &Metrics,
+    clock: &Clock,
+    flush: &CancellationToken,
+) -> Result<Limits, Error> {
+    let (limits, writer) = Limits::new(config.limits.clone(), storage, metrics.clone(), clock.clone()).await?;
+    let until = flush.clone();
+    supervisor.spawn("write budgets", async move {
+        writer.run(until).await;
+        Ok::<_, std::convert::Infallible>(())
+    });
+    Ok(limits)
 }
 
 async fn list_models(registry: Registry, metrics: Metrics) {

@@ -26,6 +26,8 @@ pub enum Command {
     Chat(Chat),
     /// List the models that a running gateway serves.
     Models(Models),
+    /// Show what each key and tenant of a running gateway uses of what it may.
+    Limits(Limits),
     /// Look for what is wrong on this machine, and how to mend it.
     Doctor(Doctor),
     /// Check or show the configuration.
@@ -161,6 +163,15 @@ pub struct Chat {
 
 #[derive(Debug, Args)]
 pub struct Models {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct Limits {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

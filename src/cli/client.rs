@@ -88,6 +88,16 @@ impl Client {
         response.json().await.map_err(|error| self.unintelligible(&error))
     }
 
+    /// What everyone uses of what they may.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or does not answer with its list.
+    pub async fn limits(&self) -> Result<Value, Failure> {
+        let response = self.http.get(format!("{}/admin/limits", self.base)).timeout(SHORT_TIMEOUT).send().await;
+        let response = self.accepted(response).await?;
+        response.json().await.map_err(|error| self.unintelligible(&error))
+    }
+
     /// What the gateway says it is.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! It does not batch, retry or decide what to keep: the services above do.
 
 pub mod answers;
+pub mod budgets;
 mod error;
 mod lock;
 mod open;
@@ -75,6 +76,12 @@ impl Storage {
     #[must_use]
     pub fn usage(&self) -> usage::UsageTable {
         usage::UsageTable::new(self.clone())
+    }
+
+    /// What was used of budgets.
+    #[must_use]
+    pub fn budgets(&self) -> budgets::BudgetsTable {
+        budgets::BudgetsTable::new(self.clone())
     }
 
     /// Where the file is.

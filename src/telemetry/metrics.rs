@@ -6,6 +6,7 @@
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
 pub mod answers;
+mod limits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +121,25 @@ declare! {
         "Requests that had to go alone because as many as allowed could be joined already.");
     RECORDINGS_OVER_BOUND = MetricSpec::counter("arriero_recordings_over_bound_total", "recordings",
         "Answers that outgrew what is kept of one while it is made, and can neither be joined nor kept.");
+    LIMIT_REFUSALS = MetricSpec::counter("arriero_limit_refusals_total", "requests",
+        "Requests that a limit held back, by what was in the way and whose bound it was.")
+        .by(&["kind", "scope"]);
+    LIMIT_RESERVATIONS = MetricSpec::gauge("arriero_limit_reservations", "requests",
+        "Requests that limits have let in and that have not ended.");
+    LIMIT_TOKENS_RESERVED = MetricSpec::counter("arriero_limit_tokens_reserved_total", "tokens",
+        "Tokens that requests were expected to use (input, output) when limits let them in.")
+        .by(&["token_type"]);
+    LIMIT_TOKENS_SETTLED = MetricSpec::counter("arriero_limit_tokens_settled_total", "tokens",
+        "Tokens that requests used (input, output) and were charged with.")
+        .by(&["token_type"]);
+    LIMIT_DEBT = MetricSpec::gauge("arriero_limit_debt_tokens", "tokens",
+        "Tokens used beyond the rates of keys, tenants and all together, which time has to make good first.");
+    LIMIT_ACCOUNTS_SHARED = MetricSpec::counter("arriero_limit_accounts_shared_total", "requests",
+        "Requests counted on a shared account because as many keys and tenants as allowed were remembered.");
+    LIMIT_ADDRESSES_FORGOTTEN = MetricSpec::counter("arriero_limit_addresses_forgotten_total", "addresses",
+        "Addresses forgotten because as many as allowed were remembered.");
+    LIMIT_BUDGET_WRITE_FAILURES = MetricSpec::counter("arriero_limit_budget_write_failures_total", "attempts",
+        "Attempts to write budgets to the database that failed; they are repeated.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -182,6 +202,7 @@ impl Metrics {
         for counter in [&CONNECTIONS_REFUSED, &USAGE_ROWS_WRITTEN] {
             registry.counter(counter, &[]).absolute(0);
         }
+        self.start_limits_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);

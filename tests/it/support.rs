@@ -34,6 +34,8 @@ pub fn config(data: &TempDir, fakes: &[&FakeOllama]) -> Config {
     let server =
         |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
     config.ollama = fakes.iter().map(server).collect();
+    // All tests are one address, and some try many wrong keys.
+    config.limits.address.wrong_keys_per_minute = None;
     config
 }
 

@@ -7,12 +7,13 @@ mod guarded;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequest;
 
 use crate::domain::span;
 use crate::telemetry::metrics::Metrics;
@@ -75,6 +77,10 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 content-length: 170\r\n\r\n{\"type\":\"urn:arriero:problem:overloaded\",\"title\":\"Too many connections\",\"status\":503,\"code\":\"overloaded\",\
 \"detail\":\"too many connections are open\",\"retry_after_seconds\":1}";
 
+/// The other end of the connection that a request came by; in the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 /// A bound socket.
 pub struct Listener {
     socket: TcpListener,
@@ -107,7 +113,7 @@ impl Listener {
                 () = stopping.cancelled() => break,
                 Some(_) = open.join_next(), if !open.is_empty() => {}
                 accepted = self.socket.accept() => match accepted {
-                    Ok((socket, _)) => connections.accept(socket, &graceful, &mut open),
+                    Ok((socket, peer)) => connections.accept(socket, Peer(peer.ip()), &graceful, &mut open),
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -137,7 +143,7 @@ impl Connections {
         Self { http, routes, metrics, permits, write_stall_timeout: config.write_stall_timeout }
     }
 
-    fn accept(&self, socket: TcpStream, graceful: &GracefulShutdown, open: &mut JoinSet<()>) {
+    fn accept(&self, socket: TcpStream, peer: Peer, graceful: &GracefulShutdown, open: &mut JoinSet<()>) {
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             self.metrics.connection_refused();
             // Whatever of it the socket's empty buffer does not take is lost: nobody waits for a client beyond the bound.
@@ -149,10 +155,16 @@ impl Connections {
             return;
         }
         let io = TokioIo::new(Guarded::new(socket, self.write_stall_timeout));
-        let service = TowerToHyperService::new(self.routes.clone());
+        let service = TowerToHyperService::new(MapRequest::new(self.routes.clone(), move |request| from(peer, request)));
         let connection = graceful.watch(self.http.serve_connection(io, service));
         open.spawn(drive(connection, permit, self.metrics.connection_opened()));
     }
+}
+
+/// Notes on a request where it came from.
+fn from(peer: Peer, mut request: hyper::Request<Incoming>) -> hyper::Request<Incoming> {
+    request.extensions_mut().insert(peer);
+    request
 }
 
 /// Runs one connection to its end, holding what counts it.

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod count;
 mod front;
+pub mod rate_limit;
 pub mod request_id;
 
 use axum::Router;
@@ -14,6 +15,7 @@ use super::state::State;
 pub fn around(routes: Router<State>, state: State) -> Router<State> {
     routes
         .layer(from_fn(front::check))
+        .layer(from_fn_with_state(state.limits.clone(), rate_limit::hold_back))
         .layer(from_fn(request_id::sign))
         .layer(from_fn_with_state(state, count::count))
         .layer(from_fn(request_id::assign))

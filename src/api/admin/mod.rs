@@ -1,0 +1,3 @@
+//! For those who run the gateway.
+
+pub mod limits;
