@@ -5,6 +5,8 @@
 //! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
+mod auth;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
+
+pub use auth::Authentication;
 
 /// Bounds on what is measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +101,11 @@ declare! {
         "Processor time used by the process, user and system.");
     PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
         "When the process started, in seconds since 1970.");
+    AUTHENTICATIONS = MetricSpec::counter("arriero_authentications_total", "requests",
+        "Requests to routes that are not open to everyone, by what became of their credentials.")
+        .by(&["outcome"]);
+    KEYS_ACTIVE = MetricSpec::gauge("arriero_keys_active", "keys",
+        "API keys that are neither revoked nor expired.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -161,6 +170,7 @@ impl Metrics {
         }
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+        self.start_auth_at_zero();
     }
 
     /// Counts a request as being worked on until the returned value is finished or dropped.

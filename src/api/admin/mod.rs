@@ -1,0 +1,3 @@
+//! The API for those who run the gateway.
+
+pub mod keys;
