@@ -18,9 +18,9 @@ mod state;
 
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

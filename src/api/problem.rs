@@ -119,7 +119,12 @@ pub const TABLE: &[Row] = &[
         "There are as many keys as allowed",
         "Revoke a key that is not needed, or raise `auth.max_keys`.",
     ),
-    row("not_stored", StatusCode::INSUFFICIENT_STORAGE, "The database cannot be written", "Make room on the disk; Arriero's log says more."),
+    row(
+        "not_stored",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "The database cannot be written",
+        "Make room on the disk; Arriero's log says more.",
+    ),
     row("not_found", StatusCode::NOT_FOUND, "There is nothing at this path", "GET /openapi.json lists all paths."),
     row(
         "method_not_allowed",

@@ -14,6 +14,7 @@ mod doctor;
 pub mod exit;
 mod generate;
 mod inspect;
+mod keys;
 mod models;
 mod serve;
 mod sse;
@@ -49,6 +50,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Generate(args) => wait(generate::run(args, variables)),
         Command::Chat(args) => wait(chat::run(args, variables)),
         Command::Models(args) => wait(models::run(args, variables)),
+        Command::Keys(args) => wait(keys::run(args, variables)),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),
         Command::Config(args) => inspect::run(&args, variables),
         Command::DemoModelFolder(args) => wait(demo_model::run(&args, variables)),

@@ -192,8 +192,7 @@ mod tests {
             labels: [("a".to_owned(), "ü".to_owned())].into(),
             expires_at_ms: Some(-5),
         };
-        let key =
-            Key { id: id.to_owned(), terms, created_at_ms: 1, revoked_at_ms: None, rotated_at_ms: Some(2), last_used_at_ms: None };
+        let key = Key { id: id.to_owned(), terms, created_at_ms: 1, revoked_at_ms: None, rotated_at_ms: Some(2), last_used_at_ms: None };
         Row { key, hash: [255; 32], previous: Some(([0; 32], 77)) }
     }
 

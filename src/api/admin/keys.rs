@@ -293,7 +293,8 @@ fn allowance(fields: &mut Fields) -> Option<Allowance> {
 /// Fields that nobody reads are wrong here: a bound that was misspelt must not be taken for one.
 fn done(fields: Fields) -> Result<(), Problem> {
     let rest = fields.rest().map_err(Problem::fields)?;
-    let unknown = |(name, value): (String, Value)| FieldProblem { field: name, takes: "nothing: there is no such field".into(), got: kind(&value) };
+    let unknown =
+        |(name, value): (String, Value)| FieldProblem { field: name, takes: "nothing: there is no such field".into(), got: kind(&value) };
     let unknown: Vec<FieldProblem> = rest.into_iter().map(unknown).collect();
     if unknown.is_empty() { Ok(()) } else { Err(Problem::fields(unknown)) }
 }
