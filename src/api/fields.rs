@@ -40,6 +40,11 @@ impl Fields {
         self.problems.push(FieldProblem { field: field.into(), takes: takes.into(), got: got.into() });
     }
 
+    /// Whether a problem with this field was noted.
+    pub fn has_problem_with(&self, field: &str) -> bool {
+        self.problems.iter().any(|problem| problem.field == field)
+    }
+
     /// Takes a field through `read`; `None` from it means that the value is not what the field takes.
     pub fn read<T>(&mut self, name: &str, takes: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let value = self.take(name)?;

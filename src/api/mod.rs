@@ -4,6 +4,7 @@
 //! [`problem::Problem`]. Nothing here chooses, retries, counts tokens or touches a database.
 
 mod admin;
+mod authorisation;
 pub mod body;
 mod fields;
 pub mod listener;
@@ -17,15 +18,17 @@ mod state;
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::domain::span;
 
+pub use admin::keys::KeyView;
+pub use authorisation::{Needs, Rule, TABLE as AUTHORISATION};
 pub use openapi::document;
 pub use problem::{Problem, TABLE as PROBLEMS};
 pub use state::{Readiness, State};
@@ -53,6 +56,11 @@ pub fn router(state: State) -> Router {
     middleware::around(routes, state.clone()).with_state(state)
 }
 
+/// The same routes for an address that stands for the key of this name.
+pub fn as_identity(routes: Router, key_name: &str) -> Router {
+    routes.layer(Extension(middleware::auth::Identity(key_name.into())))
+}
+
 /// The routes that the OpenAPI document describes.
 fn documented() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::frame())
@@ -63,6 +71,9 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(ops::version))
         .routes(routes!(ops::metrics))
         .routes(routes!(admin::limits::list))
+        .routes(routes!(admin::keys::list, admin::keys::create))
+        .routes(routes!(admin::keys::show, admin::keys::update, admin::keys::revoke))
+        .routes(routes!(admin::keys::rotate))
 }
 
 async fn nothing_here(request: Request) -> impl IntoResponse {

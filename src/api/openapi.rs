@@ -7,8 +7,9 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
-use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
 use super::problem::Problem;
@@ -19,9 +20,27 @@ use super::state::State;
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
     tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing"),
         (name = "admin", description = "For those who run the gateway")),
+    tags(
+        (name = "native", description = "Arriero's own API"),
+        (name = "operations", description = "How the process is doing"),
+        (name = "admin", description = "For those who run it"),
+    ),
+    security(("bearer" = []), ("x-api-key" = [])),
+    modifiers(&Schemes),
     components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>))
 )]
 struct Frame;
+
+/// How a key is sent.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme("x-api-key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key"))));
+    }
+}
 
 /// The document without its paths.
 pub fn frame() -> Document {
@@ -40,6 +59,10 @@ pub fn document() -> String {
 }
 
 static TEXT: LazyLock<String> = LazyLock::new(document);
+
+/// The routes of [`pages`].
+#[cfg(test)]
+pub const PAGES: [&str; 4] = ["/openapi.json", "/docs", "/docs/", "/docs/{*file}"];
 
 /// The document and the page.
 pub fn pages() -> Router<State> {

@@ -91,6 +91,46 @@ pub const TABLE: &[Row] = &[
         "No backend has the model",
         "GET /models lists what can be asked for; on Ollama, `ollama pull` brings a new model.",
     ),
+    row(
+        "credentials_missing",
+        StatusCode::UNAUTHORIZED,
+        "An API key is required",
+        "Send a key as `Authorization: Bearer KEY` or `x-api-key: KEY`; whoever runs this gateway makes one with `arriero keys create`.",
+    ),
+    row(
+        "credentials_invalid",
+        StatusCode::UNAUTHORIZED,
+        "The API key is not taken",
+        "Check the key; whoever runs this gateway makes a new one with `arriero keys create` or `arriero keys rotate`.",
+    ),
+    row(
+        "credentials_conflict",
+        StatusCode::BAD_REQUEST,
+        "The request bears two different credentials",
+        "Send one key, in `Authorization: Bearer` or in `x-api-key`.",
+    ),
+    row(
+        "forbidden",
+        StatusCode::FORBIDDEN,
+        "The role is not enough",
+        "Use a key of a role that the detail names; where no key is needed, `auth.anonymous.role` is the role. A first key is made with \
+         `arriero keys create --role admin` while the gateway is stopped.",
+    ),
+    row("key_not_found", StatusCode::NOT_FOUND, "There is no such key", "GET /admin/keys lists all keys."),
+    row("key_name_taken", StatusCode::CONFLICT, "Another key has this name", "Choose another name, or revoke the other key."),
+    row("key_revoked", StatusCode::CONFLICT, "The key was revoked", "Make a new key: a revoked one stays so."),
+    row(
+        "too_many_keys",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "There are as many keys as allowed",
+        "Revoke a key that is not needed, or raise `auth.max_keys`.",
+    ),
+    row(
+        "not_stored",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "The database cannot be written",
+        "Make room on the disk; Arriero's log says more.",
+    ),
     row("not_found", StatusCode::NOT_FOUND, "There is nothing at this path", "GET /openapi.json lists all paths."),
     row(
         "method_not_allowed",
@@ -228,6 +268,9 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(Unsigned(self.clone()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"arriero\""));
+        }
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use crate::auth::Keys;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
 use crate::limits::Limits;
@@ -18,6 +19,7 @@ pub struct State {
     pub config: Arc<Config>,
     pub gateway: Gateway,
     pub limits: Limits,
+    pub keys: Keys,
     pub metrics: Metrics,
     pub clock: Clock,
     pub sensors: Arc<Sensors>,

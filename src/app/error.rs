@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::auth;
 use crate::backends::ollama;
 use crate::storage;
 
@@ -9,15 +10,23 @@ use crate::storage;
 pub enum Error {
     #[error(
         "refusing to listen on {address}: others can reach it, and nothing asks who they are; \
-         listen on 127.0.0.1, or say --insecure-public-bind if the network is trusted"
+         make a key first (`arriero keys create --role admin`; `auth.required` must not be \"never\"), listen on 127.0.0.1, \
+         or say --insecure-public-bind if the network is trusted"
     )]
     PublicBind { address: SocketAddr },
+    #[error(
+        "refusing to listen on {address}: whoever reaches it would be the key `{key_name}`, and others can reach it; \
+         listen on 127.0.0.1, or say --insecure-public-bind if the network is trusted"
+    )]
+    PublicIdentity { address: SocketAddr, key_name: String },
     #[error("cannot listen on {address}: another program does; stop it, or choose another address with --listen")]
     AddressInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Bind { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    #[error(transparent)]
+    Keys(#[from] auth::Error),
     #[error("the backend {name} cannot be used: {source}")]
     Ollama { name: String, source: ollama::Error },
     #[error("two backends are called `{name}`: give each [[ollama]] its own `name`")]

@@ -7,6 +7,7 @@ mod backends;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
 mod error;
+mod listeners;
 mod shutdown;
 mod start;
 mod summary;

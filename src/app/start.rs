@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::backends::{self, Built};
 use super::engine::Engine;
 use super::error::Error;
+use super::listeners::{self, Listeners};
 use super::summary::Summary;
 use super::supervisor::Supervisor;
-use crate::api::listener::Listener;
 use crate::api::{self, Readiness};
+use crate::auth::Keys;
 use crate::backends::Health;
 use crate::config::Config;
 use crate::domain::clock::Clock;
@@ -36,7 +37,7 @@ pub struct App {
     pub(super) summary: Summary,
     pub(super) config: Config,
     pub(super) supervisor: Supervisor,
-    /// The accept loop, alone in its set so that it can be waited for apart from the rest.
+    /// The accept loops, alone in their set so that they can be waited for apart from the rest.
     pub(super) server: JoinSet<()>,
     pub(super) readiness: Readiness,
     pub(super) engine: Option<Engine>,
@@ -52,14 +53,17 @@ pub struct App {
 /// # Errors
 /// Why the process cannot start.
 pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
-    let listener = bind(&config)?;
-    let address = listener.address().map_err(|source| Error::Bind { address: config.server.listen, source })?;
+    let listeners = Listeners::bind(&config.server)?;
+    let address = listeners.address();
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
+    let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
     let Built { backends, ollamas, engine } = backends::build(&config).await?;
     let registry = Registry::new(backends);
     registry.refresh().await;
 
+    let first_key = keys.bootstrap().await?;
+    listeners::refuse_strangers(&config.server, &keys)?;
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
     let usage = keep_usage(&mut supervisor, &config, &storage, &metrics, &clock, &flush);
@@ -67,6 +71,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     for ollama in ollamas {
         supervisor.spawn_forever("check a backend", ollama.watch());
     }
+    let (keeping, until) = (keys.clone(), flush.clone());
+    supervisor.spawn("keep the keys", async move {
+        keeping.run(until).await;
+        Ok::<_, std::convert::Infallible>(())
+    });
     supervisor.spawn_forever("list models", list_models(registry.clone(), metrics.clone()));
     supervisor.spawn_forever("condense metrics", condense(metrics.clone()));
 
@@ -78,6 +87,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
         config: Arc::new(config.api.clone()),
         gateway,
         limits,
+        keys: keys.clone(),
         metrics: metrics.clone(),
         clock,
         sensors: Arc::new(Sensors::new()),
@@ -85,22 +95,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
         ending: end_answers.clone(),
     };
     let stop_accepting = CancellationToken::new();
-    let mut server = JoinSet::new();
-    server.spawn(listener.serve(api::router(state), metrics, stop_accepting.clone()));
+    let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();
-    let summary = Summary::of(address, &registry);
+    let summary = Summary { first_key, keys_required: keys.required(), ..Summary::of(address, &registry) };
     Ok(App { address, summary, config, supervisor, server, readiness, engine, storage, stop_accepting, end_answers, flush })
-}
-
-fn bind(config: &Config) -> Result<Listener, Error> {
-    let address = config.server.listen;
-    if !address.ip().is_loopback() && !config.server.insecure_public_bind {
-        return Err(Error::PublicBind { address });
-    }
-    Listener::bind(&config.server).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
-        _ => Error::Bind { address, source },
-    })
 }
 
 fn keep_usage(

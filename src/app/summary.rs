@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::domain::secret::Secret;
 use crate::models::{Entry, Registry};
 
 /// What serves, at start.
@@ -10,6 +11,10 @@ use crate::models::{Entry, Registry};
 pub struct Summary {
     pub address: SocketAddr,
     pub backends: Vec<Answering>,
+    /// Whether requests must bear a key.
+    pub keys_required: bool,
+    /// The key that was made because there was none. Shown this once.
+    pub first_key: Option<Secret>,
 }
 
 /// One backend and what it serves.
@@ -28,7 +33,8 @@ const LISTED: usize = 8;
 
 impl Summary {
     pub fn of(address: SocketAddr, registry: &Registry) -> Self {
-        Self { address, backends: registry.entries().iter().map(|entry| answering(entry)).collect() }
+        let backends = registry.entries().iter().map(|entry| answering(entry)).collect();
+        Self { address, backends, keys_required: false, first_key: None }
     }
 
     /// A model to try, when there is one.
@@ -79,8 +85,14 @@ impl fmt::Display for Summary {
             writeln!(f, "{backend}")?;
         }
         if let Some(model) = self.model() {
+            let key = if self.keys_required { "-H \"authorization: Bearer $ARRIERO_KEY\" " } else { "" };
             let body = serde_json::json!({"model": model, "prompt": "Why is the sky blue?", "stream": true});
-            writeln!(f, "Try it:\n  curl -N {}/generate -d '{body}'", self.url())?;
+            writeln!(f, "Try it:\n  curl -N {}/generate {key}-d '{body}'", self.url())?;
+        }
+        match &self.first_key {
+            Some(key) => writeln!(f, "The first key, for an admin; it is not shown again:\n  export ARRIERO_KEY={}", key.reveal())?,
+            None if self.keys_required => {}
+            None => writeln!(f, "No key is asked for. `arriero keys create --role admin`, while this is stopped, makes the first.")?,
         }
         write!(f, "API page: {}/docs/", self.url())
     }

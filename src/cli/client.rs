@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::exit::{Exit, Failure};
 use super::sse::Decoder;
-use crate::config::{URL_VARIABLE, Variables, without_credentials};
+use crate::config::{KEY_VARIABLE, URL_VARIABLE, Variables, without_credentials};
+use crate::domain::secret::Secret;
 
 /// Where a gateway is when nothing else is said.
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
@@ -25,6 +27,8 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    /// Sent only where something asks for it: not to whoever may listen at an address that is only looked at.
+    key: Option<Secret>,
 }
 
 /// One thing the gateway says while it generates.
@@ -71,7 +75,32 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Failure::new(Exit::Failure, format!("the HTTP client does not start: {error}"), ""))?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
+        let key = variables.get(KEY_VARIABLE).map(Secret::new);
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// With this key instead of the variable's.
+    #[must_use]
+    pub fn with_key(self, key: Option<&str>) -> Self {
+        Self { key: key.map(Secret::new).or(self.key), ..self }
+    }
+
+    /// Asks the admin API.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn admin(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let request = self.bearing_key(self.http.request(method, format!("{}/admin/{path}", self.base)).timeout(SHORT_TIMEOUT));
+        let request = if let Some(body) = body { request.json(body) } else { request };
+        let response = self.accepted(request.send().await).await?;
+        response.json().await.map_err(|error| self.unintelligible(&error))
+    }
+
+    fn bearing_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.key {
+            Some(key) => request.bearer_auth(key.reveal()),
+            None => request,
+        }
     }
 
     /// Where the gateway is, for people.
@@ -83,7 +112,8 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or does not answer with its list.
     pub async fn models(&self) -> Result<Value, Failure> {
-        let response = self.http.get(format!("{}/models", self.base)).timeout(SHORT_TIMEOUT).send().await;
+        let request = self.http.get(format!("{}/models", self.base)).timeout(SHORT_TIMEOUT);
+        let response = self.bearing_key(request).send().await;
         let response = self.accepted(response).await?;
         response.json().await.map_err(|error| self.unintelligible(&error))
     }
@@ -123,7 +153,7 @@ impl Client {
     /// When the gateway cannot be reached or refuses.
     pub async fn generate(&self, body: &Value) -> Result<Answer, Failure> {
         let request = self.http.post(format!("{}/generate", self.base)).header("accept", "text/event-stream").json(body);
-        let response = self.accepted(request.send().await).await?;
+        let response = self.accepted(self.bearing_key(request).send().await).await?;
         Ok(Answer { response, decoder: Decoder::default(), ready: Vec::new().into_iter(), over: false })
     }
 

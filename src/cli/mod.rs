@@ -15,6 +15,7 @@ pub mod exit;
 mod generate;
 mod inspect;
 mod limits;
+mod keys;
 mod models;
 mod serve;
 mod sse;
@@ -51,6 +52,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Chat(args) => wait(chat::run(args, variables)),
         Command::Models(args) => wait(models::run(args, variables)),
         Command::Limits(args) => wait(limits::run(args, variables)),
+        Command::Keys(args) => wait(keys::run(args, variables)),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),
         Command::Config(args) => inspect::run(&args, variables),
         Command::DemoModelFolder(args) => wait(demo_model::run(&args, variables)),

@@ -45,9 +45,9 @@ fn failure(error: &app::Error) -> Failure {
 
 fn exit(error: &app::Error) -> Exit {
     match error {
-        app::Error::PublicBind { .. } => Exit::PublicAddress,
+        app::Error::PublicBind { .. } | app::Error::PublicIdentity { .. } => Exit::PublicAddress,
         app::Error::AddressInUse { .. } | app::Error::Bind { .. } => Exit::Address,
-        app::Error::Storage(_) => Exit::DataDir,
+        app::Error::Storage(_) | app::Error::Keys(_) => Exit::DataDir,
         app::Error::Ollama { .. } | app::Error::SameName { .. } => Exit::Configuration,
         app::Error::NoBackend { .. } => Exit::Upstream,
         #[cfg(feature = "embedded")]

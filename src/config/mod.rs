@@ -56,8 +56,11 @@ pub const FILE_VARIABLE: &str = "ARRIERO_CONFIG";
 /// The variable that tells client commands where the gateway is.
 pub const URL_VARIABLE: &str = "ARRIERO_URL";
 
+/// The variable that gives client commands their API key.
+pub const KEY_VARIABLE: &str = "ARRIERO_KEY";
+
 /// What is fixed about our configuration.
-pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_variables: &[FILE_VARIABLE, URL_VARIABLE] };
+pub const SHAPE: Shape = Shape { defaults: DEFAULTS, shorts: SHORTS, other_variables: &[FILE_VARIABLE, URL_VARIABLE, KEY_VARIABLE] };
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -117,6 +120,13 @@ impl Check for Config {
             }
             if self.ollama[..n].iter().any(|earlier| earlier.url == server.url) {
                 wrong.push((path, format!("names {} a second time", without_credentials(&server.url))));
+            }
+        }
+        for (n, identity) in self.server.identity.iter().enumerate() {
+            let earlier = self.server.identity[..n].iter().map(|earlier| earlier.listen);
+            let path = Path::dotted("server.identity").join(Step::Index(n)).join(Step::Key("listen".to_owned()));
+            if identity.listen.port() != 0 && earlier.chain([self.server.listen]).any(|other| other == identity.listen) {
+                wrong.push((path, format!("names {} a second time", identity.listen)));
             }
         }
         if let Err(error) = log::check(&self.log) {

@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod budgets;
 mod error;
+pub mod keys;
 mod lock;
 mod open;
 pub mod usage;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{Sqlite, SqlitePool};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqlitePool};
 use sqlx::{Transaction, migrate::Migrator};
 
 pub use error::Error;
@@ -43,6 +44,8 @@ impl Default for Config {
         Self { busy_timeout: Duration::from_secs(5), max_readers: 4 }
     }
 }
+
+type Statement<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 /// The open file. Cheap to clone; the last clone lets go of the lock.
 #[derive(Debug, Clone)]
@@ -82,6 +85,10 @@ impl Storage {
     #[must_use]
     pub fn budgets(&self) -> budgets::BudgetsTable {
         budgets::BudgetsTable::new(self.clone())
+    /// The API keys.
+    #[must_use]
+    pub fn keys(&self) -> keys::KeyTable {
+        keys::KeyTable::new(self.clone())
     }
 
     /// Where the file is.
@@ -99,6 +106,18 @@ impl Storage {
     /// A transaction that has the write lock from its first statement: one that begins by reading could be refused later.
     async fn write(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
         self.0.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.failed(doing, error))
+    }
+
+    /// Runs one statement, a transaction of its own, whose effect survives a power cut once this has returned.
+    async fn write_through(&self, doing: &'static str, statement: Statement<'_>) -> Result<(), Error> {
+        let failed = |error| self.failed(doing, error);
+        let mut writer = self.0.writer.acquire().await.map_err(failed)?;
+        // Before the transaction: within one SQLite does not change it.
+        sqlx::query("PRAGMA synchronous = FULL").execute(&mut *writer).await.map_err(failed)?;
+        let done = statement.execute(&mut *writer).await;
+        // Where this fails or is not reached, later writes are slower, not less safe.
+        let _ = sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *writer).await;
+        done.map(drop).map_err(failed)
     }
 
     fn readers(&self) -> &SqlitePool {

@@ -21,13 +21,15 @@ pub enum Route {
     Metrics,
     Version,
     Docs,
+    /// Everything below `/admin`.
+    Admin,
     /// No such path, or refused before a path was known.
     Unmatched,
 }
 
 impl Route {
-    pub const ALL: [Self; 8] =
-        [Self::Generate, Self::Models, Self::Live, Self::Ready, Self::Metrics, Self::Version, Self::Docs, Self::Unmatched];
+    pub const ALL: [Self; 9] =
+        [Self::Generate, Self::Models, Self::Live, Self::Ready, Self::Metrics, Self::Version, Self::Docs, Self::Admin, Self::Unmatched];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Route {
             Self::Metrics => "metrics",
             Self::Version => "version",
             Self::Docs => "docs",
+            Self::Admin => "admin",
             Self::Unmatched => "unmatched",
         }
     }

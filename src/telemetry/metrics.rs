@@ -7,6 +7,7 @@
 
 pub mod answers;
 mod limits;
+mod auth;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
+
+pub use auth::Authentication;
 
 /// Bounds on what is measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +143,11 @@ declare! {
         "Addresses forgotten because as many as allowed were remembered.");
     LIMIT_BUDGET_WRITE_FAILURES = MetricSpec::counter("arriero_limit_budget_write_failures_total", "attempts",
         "Attempts to write budgets to the database that failed; they are repeated.");
+    AUTHENTICATIONS = MetricSpec::counter("arriero_authentications_total", "requests",
+        "Requests to routes that are not open to everyone, by what became of their credentials.")
+        .by(&["outcome"]);
+    KEYS_ACTIVE = MetricSpec::gauge("arriero_keys_active", "keys",
+        "API keys that are neither revoked nor expired.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -206,6 +214,7 @@ impl Metrics {
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+        self.start_auth_at_zero();
     }
 
     /// Counts a request as being worked on until the returned value is finished or dropped.

@@ -36,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Whether an address that others can reach may be bound although nothing asks who they are.
     pub insecure_public_bind: bool,
+    /// More addresses, each of which stands for one key.
+    pub identity: Vec<Identity>,
     /// Whether to start although no backend answers and no model is there to be served.
     pub start_without_backend: bool,
     /// Connections at a time; more are answered 503 and closed.
@@ -53,11 +55,20 @@ pub struct Config {
     pub shutdown_grace: Duration,
 }
 
+/// An address that stands for a key: whoever connects there is its holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub listen: SocketAddr,
+    pub key_name: String,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             insecure_public_bind: false,
+            identity: Vec::new(),
             start_without_backend: false,
             max_connections: 10_000,
             header_timeout: Duration::from_secs(30),
@@ -96,6 +107,14 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.bind(config.listen)?;
         Ok(Self { socket: socket.listen(BACKLOG)?, config: config.clone() })
+    }
+
+    /// Binds the address of an identity, with the bounds of the main one.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn bind_identity(config: &Config, identity: &Identity) -> io::Result<Self> {
+        Self::bind(&Config { listen: identity.listen, ..config.clone() })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {

@@ -50,6 +50,7 @@ fn route(path: Option<&str>) -> Route {
         Some("/readyz") => Route::Ready,
         Some("/metrics") => Route::Metrics,
         Some("/version") => Route::Version,
+        Some(path) if path.starts_with("/admin/") => Route::Admin,
         Some("/openapi.json" | "/docs" | "/docs/" | "/docs/{*file}") => Route::Docs,
         _ => Route::Unmatched,
     }

@@ -14,6 +14,7 @@ use super::state::State;
 /// Puts all layers around the routes. A request passes them from the last to the first.
 pub fn around(routes: Router<State>, state: State) -> Router<State> {
     routes
+        .layer(from_fn_with_state(state.clone(), auth::admit))
         .layer(from_fn(front::check))
         .layer(from_fn_with_state(state.limits.clone(), rate_limit::hold_back))
         .layer(from_fn(request_id::sign))

@@ -1,0 +1,77 @@
+//! The addresses that are listened on: the main one, and one for each identity.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use crate::api;
+use crate::api::listener::{Config, Listener};
+use crate::auth::Keys;
+use crate::telemetry::metrics::Metrics;
+
+/// Bound sockets.
+pub struct Listeners {
+    address: SocketAddr,
+    main: Listener,
+    /// With the name of the key that each stands for.
+    identities: Vec<(Listener, String)>,
+}
+
+impl Listeners {
+    /// # Errors
+    /// An address that cannot be listened on.
+    pub fn bind(config: &Config) -> Result<Self, Error> {
+        let main = Listener::bind(config).map_err(|source| failed(config.listen, source))?;
+        let address = main.address().map_err(|source| failed(config.listen, source))?;
+        let bind = |identity: &api::listener::Identity| {
+            let listener = Listener::bind_identity(config, identity).map_err(|source| failed(identity.listen, source))?;
+            Ok((listener, identity.key_name.clone()))
+        };
+        let identities = config.identity.iter().map(bind).collect::<Result<_, Error>>()?;
+        Ok(Self { address, main, identities })
+    }
+
+    /// The main address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins to accept on all of them.
+    pub fn serve(self, routes: &Router, metrics: &Metrics, stopping: &CancellationToken) -> JoinSet<()> {
+        let mut server = JoinSet::new();
+        server.spawn(self.main.serve(routes.clone(), metrics.clone(), stopping.clone()));
+        for (listener, key_name) in self.identities {
+            let routes = api::as_identity(routes.clone(), &key_name);
+            server.spawn(listener.serve(routes, metrics.clone(), stopping.clone()));
+        }
+        server
+    }
+}
+
+fn failed(address: SocketAddr, source: std::io::Error) -> Error {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => Error::AddressInUse { address },
+        _ => Error::Bind { address, source },
+    }
+}
+
+/// Whether other machines can reach the main address, and nobody said that this is as it should be.
+pub fn exposed(config: &Config) -> bool {
+    !config.listen.ip().is_loopback() && !config.insecure_public_bind
+}
+
+/// # Errors
+/// When others can reach an address where nothing asks who they are.
+pub fn refuse_strangers(config: &Config, keys: &Keys) -> Result<(), Error> {
+    if exposed(config) && !(keys.required() && keys.any_usable()) {
+        return Err(Error::PublicBind { address: config.listen });
+    }
+    let public = |identity: &&api::listener::Identity| !identity.listen.ip().is_loopback() && !config.insecure_public_bind;
+    match config.identity.iter().find(public) {
+        Some(identity) => Err(Error::PublicIdentity { address: identity.listen, key_name: identity.key_name.clone() }),
+        None => Ok(()),
+    }
+}
