@@ -5,10 +5,14 @@
 //! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
+mod routing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use routing::BreakerState;
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
@@ -97,6 +101,29 @@ declare! {
         "Processor time used by the process, user and system.");
     PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
         "When the process started, in seconds since 1970.");
+    BREAKER_STATE = MetricSpec::gauge("arriero_breaker_state", "state",
+        "Where the circuit breaker of a model on a backend stands: closed (0), one request tries (1), open (2) until one has tried.")
+        .by(&["backend", "gen_ai_request_model"]);
+    BREAKER_OPENED = MetricSpec::counter("arriero_breaker_opened_total", "openings",
+        "Times that a circuit breaker opened, failed tries included.")
+        .by(&["backend", "gen_ai_request_model"]);
+    BACKEND_EJECTED = MetricSpec::gauge("arriero_backend_ejected", "boolean",
+        "Whether a backend is sent away with all its models (1) or not (0).")
+        .by(&["backend"]);
+    BACKEND_EJECTIONS = MetricSpec::counter("arriero_backend_ejections_total", "ejections",
+        "Times that a backend was sent away, failed returns included.")
+        .by(&["backend"]);
+    RETRIES = MetricSpec::counter("arriero_retries_total", "retries",
+        "Further attempts that were wanted before the first byte, by whether the budget allowed them.")
+        .by(&["outcome"]);
+    HEDGES = MetricSpec::counter("arriero_hedges_total", "hedges",
+        "Second backends that were wanted for a slow request, by whether the budget allowed them.")
+        .by(&["outcome"]);
+    FALLBACKS = MetricSpec::counter("arriero_fallbacks_total", "fallbacks",
+        "Steps of fallback chains that were entered, by the condition that held.")
+        .by(&["reason"]);
+    ROUTING_FORGOTTEN = MetricSpec::counter("arriero_routing_forgotten_total", "models",
+        "Models of which what was learnt was given up, because the bound on remembered models was reached.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -159,6 +186,7 @@ impl Metrics {
         for counter in [&CONNECTIONS_REFUSED, &USAGE_ROWS_WRITTEN] {
             registry.counter(counter, &[]).absolute(0);
         }
+        self.start_routing_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
     }
