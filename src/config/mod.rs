@@ -132,6 +132,7 @@ impl Check for Config {
         if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }
+        wrong.extend(self.routing.check().into_iter().map(|found| (Path::below("routing", &found.place), found.what)));
         wrong
     }
 }

@@ -53,6 +53,13 @@ impl Path {
         Self(keys.split('.').map(|key| Step::Key(key.to_owned())).collect())
     }
 
+    /// From a key and the steps below it; a number is a position in a list.
+    #[must_use]
+    pub fn below(key: &str, steps: &[String]) -> Self {
+        let step = |text: &String| text.parse().map_or_else(|_| Step::Key(text.clone()), Step::Index);
+        Self(std::iter::once(Step::Key(key.to_owned())).chain(steps.iter().map(step)).collect())
+    }
+
     #[must_use]
     pub fn join(&self, step: Step) -> Self {
         let mut steps = self.0.clone();

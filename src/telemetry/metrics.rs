@@ -8,11 +8,14 @@
 pub mod answers;
 mod limits;
 mod auth;
+mod routing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use routing::BreakerState;
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
@@ -148,6 +151,29 @@ declare! {
         .by(&["outcome"]);
     KEYS_ACTIVE = MetricSpec::gauge("arriero_keys_active", "keys",
         "API keys that are neither revoked nor expired.");
+    BREAKER_STATE = MetricSpec::gauge("arriero_breaker_state", "state",
+        "Where the circuit breaker of a model on a backend stands: closed (0), one request tries (1), open (2) until one has tried.")
+        .by(&["backend", "gen_ai_request_model"]);
+    BREAKER_OPENED = MetricSpec::counter("arriero_breaker_opened_total", "openings",
+        "Times that a circuit breaker opened, failed tries included.")
+        .by(&["backend", "gen_ai_request_model"]);
+    BACKEND_EJECTED = MetricSpec::gauge("arriero_backend_ejected", "boolean",
+        "Whether a backend is sent away with all its models (1) or not (0).")
+        .by(&["backend"]);
+    BACKEND_EJECTIONS = MetricSpec::counter("arriero_backend_ejections_total", "ejections",
+        "Times that a backend was sent away, failed returns included.")
+        .by(&["backend"]);
+    RETRIES = MetricSpec::counter("arriero_retries_total", "retries",
+        "Further attempts that were wanted before the first byte, by whether the budget allowed them.")
+        .by(&["outcome"]);
+    HEDGES = MetricSpec::counter("arriero_hedges_total", "hedges",
+        "Second backends that were wanted for a slow request, by whether the budget allowed them.")
+        .by(&["outcome"]);
+    FALLBACKS = MetricSpec::counter("arriero_fallbacks_total", "fallbacks",
+        "Steps of fallback chains that were entered, by the condition that held.")
+        .by(&["reason"]);
+    ROUTING_FORGOTTEN = MetricSpec::counter("arriero_routing_forgotten_total", "models",
+        "Models of which what was learnt was given up, because the bound on remembered models was reached.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -211,6 +237,7 @@ impl Metrics {
             registry.counter(counter, &[]).absolute(0);
         }
         self.start_limits_at_zero();
+        self.start_routing_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
