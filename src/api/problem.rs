@@ -198,6 +198,12 @@ pub const TABLE: &[Row] = &[
         "Try again; check that the URL is an Ollama's and that it has not crashed.",
     ),
     row("stalled", StatusCode::GATEWAY_TIMEOUT, "The backend fell silent", "Try again; if it lasts, restart the backend."),
+    row(
+        "wedged",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The backend is stuck on this model",
+        "Try again after `retry-after` seconds, or name another model; a cure is being tried. If it lasts, restart the backend.",
+    ),
     row("deadline", StatusCode::GATEWAY_TIMEOUT, "The deadline passed", "Ask for less, or allow more time in `deadline_ms`."),
     row("deadline_too_long", StatusCode::UNPROCESSABLE_ENTITY, "The deadline is longer than allowed", "Ask for a shorter `deadline_ms`."),
     row(
@@ -413,6 +419,7 @@ mod tests {
             BackendError::Failed { status: None, message: String::new() },
             BackendError::Protocol { message: String::new() },
             BackendError::Stalled { stage: "x", silent: Duration::ZERO },
+            BackendError::Wedged { model: String::new(), why: String::new() },
             BackendError::Closed,
         ];
         for failure in failures {

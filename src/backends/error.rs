@@ -32,6 +32,9 @@ pub enum Error {
     /// Nothing came for this long.
     #[error("the backend was silent for {silent:?} while {stage}")]
     Stalled { stage: &'static str, silent: Duration },
+    /// The server is known to be stuck on this model: it is not asked until it has been cured.
+    #[error("the backend is stuck on the model `{model}`: {why}")]
+    Wedged { model: String, why: String },
     #[error("the backend is shutting down")]
     Closed,
 }
@@ -69,6 +72,7 @@ impl Error {
             Self::Failed { .. } => "failed",
             Self::Protocol { .. } => "protocol",
             Self::Stalled { .. } => "stalled",
+            Self::Wedged { .. } => "wedged",
             Self::Closed => "closed",
         }
     }

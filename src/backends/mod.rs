@@ -8,16 +8,21 @@
 pub mod embedded;
 mod error;
 pub mod ollama;
+mod residency;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use serde_json::{Map, Value};
 
 use crate::domain::generation::{Event, Request};
+use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 
 pub use error::Error;
+pub use residency::{Resident, Trouble, TroubleKind};
 
 /// The events of one generation. See the promises of the module.
 pub type Events = BoxStream<'static, Result<Event, Error>>;
@@ -77,6 +82,45 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The outcome of the last check. Cheap.
     fn health(&self) -> Health;
+
+    /// The models in memory now. Without an answer of its own, none is known.
+    fn resident(&self) -> BoxFuture<'_, Result<Vec<Resident>, Error>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// Brings a model into memory with these options (those of the runner matter), to stay for `keep_alive` (in the words of a
+    /// request; `None`: as long as the backend thinks right). Resolves when it is there.
+    fn load(&self, model: ModelName, options: Map<String, Value>, keep_alive: Option<Value>) -> BoxFuture<'_, Result<(), Error>> {
+        let _ = (model, options, keep_alive);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Lets a model leave memory as soon as nobody uses it. A backend whose models stay for ever ignores this.
+    fn unload(&self, model: ModelName) -> BoxFuture<'_, Result<(), Error>> {
+        let _ = model;
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Requests of one model that are worked on at a time, where that is configured or known.
+    fn slots(&self) -> Option<u32> {
+        None
+    }
+
+    /// Models that can be in memory at a time, where that is configured.
+    fn max_loaded(&self) -> Option<u32> {
+        None
+    }
+
+    /// What is known to be stuck now; while a model is named here, asking for it fails at once with [`Error::Wedged`].
+    fn troubles(&self) -> Vec<Trouble> {
+        Vec::new()
+    }
+
+    /// How long a request's place stays taken on the server after its client has left, before its first token or after it.
+    fn booked_after_cancel(&self, spoke: bool) -> Duration {
+        let _ = spoke;
+        Duration::ZERO
+    }
 
     /// Starts a generation. Resolves when the backend has accepted it; failures until then come as the error here, later ones
     /// as the last item of the stream.

@@ -25,7 +25,7 @@ use crate::api::listener;
 use crate::backends::embedded;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
-use crate::{api, auth, cache, gateway, limits, routing, scheduler, storage, usage};
+use crate::{api, auth, cache, gateway, limits, models, routing, scheduler, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -78,6 +78,8 @@ pub struct Config {
     pub queue: scheduler::Config,
     pub routing: routing::Config,
     pub cache: cache::Config,
+    /// How single models may be used; the first that names a model holds.
+    pub model: Vec<models::Config>,
     /// The servers, in order of preference.
     pub ollama: Vec<ollama::Config>,
     pub embedded: embedded::Config,
@@ -100,6 +102,7 @@ impl Default for Config {
             queue: scheduler::Config::default(),
             routing: routing::Config::default(),
             cache: cache::Config::default(),
+            model: Vec::new(),
             ollama: vec![ollama::Config::default()],
             embedded: embedded::Config::default(),
             log: log::Config::default(),
@@ -128,6 +131,9 @@ impl Check for Config {
             if identity.listen.port() != 0 && earlier.chain([self.server.listen]).any(|other| other == identity.listen) {
                 wrong.push((path, format!("names {} a second time", identity.listen)));
             }
+        for (n, policy) in self.model.iter().enumerate() {
+            let path = Path::dotted("model").join(Step::Index(n));
+            wrong.extend(policy.check().into_iter().map(|(key, what)| (path.clone().join(Step::Key(key.to_owned())), what.to_owned())));
         }
         if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));

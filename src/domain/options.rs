@@ -48,6 +48,10 @@ pub struct OptionError {
     pub got: String,
 }
 
+/// Options that are settings of the process that runs a model: a request with other values than it was loaded with has the model
+/// loaded anew, for everyone.
+pub const RUNNER: [&str; 7] = ["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
+
 /// Longest stop string, in bytes, and the most of them.
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOPS: usize = 64;

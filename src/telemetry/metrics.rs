@@ -9,6 +9,7 @@ pub mod answers;
 mod limits;
 mod auth;
 mod routing;
+mod guard;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use routing::BreakerState;
+pub use guard::Truncation;
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};
@@ -174,6 +176,21 @@ declare! {
         .by(&["reason"]);
     ROUTING_FORGOTTEN = MetricSpec::counter("arriero_routing_forgotten_total", "models",
         "Models of which what was learnt was given up, because the bound on remembered models was reached.");
+    MODEL_LOADS = MetricSpec::counter("arriero_model_loads_total", "loads",
+        "Answers that waited for their model to be loaded; unplanned: it was believed to be in memory with the very same settings.")
+        .by(&["backend", "cause"]);
+    WEDGES = MetricSpec::counter("arriero_wedges_total", "wedges",
+        "Times a backend was found stuck on a model, by how.")
+        .by(&["backend", "kind"]);
+    CURES = MetricSpec::counter("arriero_cures_total", "cures",
+        "Cures tried on a backend that was stuck, by what it was stuck on and whether that helped.")
+        .by(&["backend", "kind", "outcome"]);
+    TRUNCATIONS = MetricSpec::counter("arriero_truncations_total", "prompts",
+        "Prompts longer than their context: refused, cut because that was allowed, or found to have been cut unasked.")
+        .by(&["backend", "how"]);
+    OPTIONS_CHANGED = MetricSpec::counter("arriero_options_changed_total", "changes",
+        "Fields of requests that were changed to keep to the policy of their model.")
+        .by(&["field"]);
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.

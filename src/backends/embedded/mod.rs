@@ -260,6 +260,10 @@ impl Backend for Engine {
         }
     }
 
+    fn slots(&self) -> Option<u32> {
+        self.models.first().and_then(|served| u32::try_from(served.queue.slots()).ok())
+    }
+
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, Error>> {
         Box::pin(async move { Arc::clone(self.find(&request)?).generate(request).await })
     }

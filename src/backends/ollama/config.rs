@@ -47,6 +47,19 @@ pub struct Config {
     /// How long they are kept. Longer than what stands before the server keeps them, and a request may meet a connection that is just closing.
     #[serde(with = "crate::domain::span")]
     pub pool_idle_timeout: Duration,
+    /// Requests of one model that the server works on at a time (its OLLAMA_NUM_PARALLEL). `None`: not known.
+    pub slots: Option<u32>,
+    /// Models that it keeps in memory at a time (its OLLAMA_MAX_LOADED_MODELS). `None`: not known.
+    pub max_loaded: Option<u32>,
+    /// Between two looks at answers that make no progress, while there are answers.
+    #[serde(with = "crate::domain::span")]
+    pub guard_interval: Duration,
+    /// How long a model that is in memory may say nothing before the server counts as stuck on it. Long prompts get longer.
+    #[serde(with = "crate::domain::span")]
+    pub wedged_after: Duration,
+    /// How long the server may need to notice that a client has left while its prompt was being read.
+    #[serde(with = "crate::domain::span")]
+    pub slot_freed_within: Duration,
 }
 
 impl Default for Config {
@@ -65,6 +78,11 @@ impl Default for Config {
             max_line_bytes: 8 * 1024 * 1024,
             pool_max_idle: 256,
             pool_idle_timeout: Duration::from_secs(50),
+            slots: None,
+            max_loaded: None,
+            guard_interval: Duration::from_secs(1),
+            wedged_after: Duration::from_secs(8),
+            slot_freed_within: Duration::from_millis(150),
         }
     }
 }

@@ -114,6 +114,8 @@ pub struct Resident {
     pub expires_at: String,
     /// Of the context it was loaded with, in tokens.
     pub context_length: Option<u32>,
+    pub size: Option<u64>,
+    pub size_vram: Option<u64>,
 }
 
 #[derive(Deserialize)]

@@ -2,42 +2,52 @@
 //!
 //! [`Ollama`] promises what [`Backend`] does: one end to every stream, whatever the server, the network or something in between makes of
 //! it, and no work left behind on the server when a stream (or the future before it) is dropped. Generations go to `/api/generate` as
-//! streams, always; a server that stays silent is given up after bounded times.
+//! streams, always; a server that stays silent is given up after bounded times, and one that is stuck on a model is not asked for it
+//! until it is cured (`guard`). No prompt is cut without a word: it is refused, or the answer says so.
 //! Does not queue, retry, choose a server or count tokens, and leaves `keep_alive` to whoever builds the request.
 
 mod address;
 mod client;
 mod config;
 mod connect;
+mod guard;
 mod library;
 mod ndjson;
 mod probe;
 mod pulse;
 mod refusal;
+mod residency;
 mod stream;
 mod tls;
+mod truncation;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::address::Address;
 use self::client::Client;
+use self::guard::{Guard, Tracked};
 use self::library::Library;
 use self::probe::Checks;
 use self::pulse::Pulse;
 use self::stream::Answer;
-use super::{Backend, Events, Health, Kind, Probe};
+use super::{Backend, Events, Health, Kind, Probe, Resident, Trouble};
 use crate::domain::generation::Request;
+use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
+use crate::telemetry::metrics::{Metrics, Truncation};
 
 pub use address::{AddressError, hide_credentials};
 pub use config::Config;
@@ -65,6 +75,7 @@ struct Shared {
     library: Library,
     checks: Checks,
     pulse: Arc<Pulse>,
+    guard: Arc<Guard>,
     health: Mutex<Health>,
 }
 
@@ -78,10 +89,14 @@ impl Ollama {
         let name = config.name.clone().unwrap_or_else(|| address.authority().to_owned());
         let client = Client::new(&config, address)?;
         let pulse = Arc::new(Pulse::new());
-        let health = Mutex::new(Health::Unknown);
-        Ok(Self {
-            shared: Arc::new(Shared { name, config, client, library: Library::default(), checks: Checks::default(), pulse, health }),
-        })
+        let guard = Arc::new(Guard::new(name.clone(), &config));
+        let (library, checks, health) = (Library::default(), Checks::default(), Mutex::new(Health::Unknown));
+        Ok(Self { shared: Arc::new(Shared { name, config, client, library, checks, pulse, guard, health }) })
+    }
+
+    /// Where loads, prompts that were cut and the times the server was stuck are counted. Only the first call has an effect.
+    pub fn count_in(&self, metrics: &Metrics) {
+        self.shared.guard.count_in(metrics);
     }
 
     /// Asks the server which version it is of.
@@ -92,10 +107,15 @@ impl Ollama {
         probe::version(&self.shared.client, &self.shared.config).await
     }
 
-    /// Checks the server for ever at the configured intervals; to be run as one supervised task, and ended by dropping it.
+    /// Checks the server, and watches over its answers, for ever at the configured intervals; to be run as one supervised task, and
+    /// ended by dropping it.
     pub async fn watch(self) {
+        tokio::join!(self.check(), guard::watch(&self.shared));
+    }
+
+    async fn check(&self) {
         let config = &self.shared.config;
-        let mut ticks = interval(config.probe_interval.max(std::time::Duration::from_millis(10)));
+        let mut ticks = interval(config.probe_interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_deep = Instant::now() + config.deep_probe_interval;
         loop {
@@ -109,14 +129,41 @@ impl Ollama {
     }
 
     async fn start(&self, request: Arc<Request>) -> Result<Events, super::Error> {
-        let Shared { config, client, checks, pulse, .. } = &*self.shared;
-        let response = client.generate(wire::body(&request)?, &request.id, config.first_token_timeout).await?;
-        if response.status() != StatusCode::OK {
-            return Err(client::refused(response, request.model.as_str()).await);
-        }
+        let Shared { config, checks, pulse, guard, .. } = &*self.shared;
+        let ticket = guard.enter(&request)?;
+        let (response, cut_from) = tokio::select! {
+            biased;
+            answered = self.ask(&request) => answered?,
+            () = ticket.let_go() => return Err(ticket.wedged()),
+        };
         expect_ollama(response.headers())?;
+        ticket.said();
         checks.note(&request);
-        Ok(Answer::new(response.into_body(), config.max_line_bytes, config.idle_timeout, Arc::clone(pulse)).boxed())
+        let answer = Answer::new(response.into_body(), config.max_line_bytes, config.idle_timeout, Arc::clone(pulse));
+        Ok(Tracked::new(answer, ticket, cut_from).boxed())
+    }
+
+    /// Asks first without letting the prompt be cut, so that it is known when it would be, and how long it is. Returns its length in
+    /// tokens when it was cut.
+    async fn ask(&self, request: &Request) -> Result<(Response<Incoming>, Option<u64>), super::Error> {
+        let guard = &self.shared.guard;
+        match self.post(request, false).await {
+            Err(super::Error::ContextTooLong { prompt_tokens, .. }) if request.ask.truncate == Some(true) => {
+                guard.count_truncation(Truncation::Allowed);
+                Ok((self.post(request, true).await?, Some(prompt_tokens)))
+            }
+            Err(error @ super::Error::ContextTooLong { .. }) => {
+                guard.count_truncation(Truncation::Refused);
+                Err(error)
+            }
+            other => Ok((other?, None)),
+        }
+    }
+
+    async fn post(&self, request: &Request, truncate: bool) -> Result<Response<Incoming>, super::Error> {
+        let Shared { config, client, .. } = &*self.shared;
+        let response = client.generate(wire::body(request, truncate)?, &request.id, config.first_token_timeout).await?;
+        if response.status() == StatusCode::OK { Ok(response) } else { Err(client::refused(response, request.model.as_str()).await) }
     }
 }
 
@@ -153,6 +200,36 @@ impl Backend for Ollama {
 
     fn health(&self) -> Health {
         self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn resident(&self) -> BoxFuture<'_, Result<Vec<Resident>, super::Error>> {
+        Box::pin(residency::resident(&self.shared.client, self.shared.config.probe_timeout))
+    }
+
+    fn load(&self, model: ModelName, options: Map<String, Value>, keep_alive: Option<Value>) -> BoxFuture<'_, Result<(), super::Error>> {
+        let Shared { client, config, .. } = &*self.shared;
+        Box::pin(async move { residency::load(client, &model, options, keep_alive, config.first_token_timeout).await })
+    }
+
+    fn unload(&self, model: ModelName) -> BoxFuture<'_, Result<(), super::Error>> {
+        let Shared { client, config, .. } = &*self.shared;
+        Box::pin(async move { residency::unload(client, &model, config.probe_timeout).await })
+    }
+
+    fn slots(&self) -> Option<u32> {
+        self.shared.config.slots
+    }
+
+    fn max_loaded(&self) -> Option<u32> {
+        self.shared.config.max_loaded
+    }
+
+    fn troubles(&self) -> Vec<Trouble> {
+        self.shared.guard.troubles()
+    }
+
+    fn booked_after_cancel(&self, spoke: bool) -> Duration {
+        guard::booked_after_cancel(&self.shared.config, spoke)
     }
 
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, super::Error>> {

@@ -23,15 +23,13 @@ use crate::backends::Error;
 use crate::domain::clock::Clock;
 use crate::domain::generation::Request;
 use crate::domain::id::{ModelName, RequestId};
+use crate::domain::options;
 
 /// Models asked by one deep check, and models of which the settings are remembered.
 const MAX_ASKED: usize = 4;
 const MAX_REMEMBERED: usize = 256;
 /// A model that stays loaded longer than this was put there to stay.
 const PINNED: SignedDuration = SignedDuration::from_hours(24);
-
-/// Options that are settings of the runner: another value loads the model anew.
-const RUNNER_OPTIONS: [&str; 7] = ["num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict"];
 
 /// What checks remember from one to the next.
 #[derive(Default)]
@@ -67,7 +65,7 @@ impl Checks {
     /// Notes with which settings a model was asked for.
     pub fn note(&self, request: &Request) {
         let mut runner = request.ask.options.to_map();
-        runner.retain(|name, _| RUNNER_OPTIONS.contains(&name.as_str()));
+        runner.retain(|name, _| options::RUNNER.contains(&name.as_str()));
         let shift = request.ask.extra.get("shift").cloned();
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let name = request.model.canonical();
@@ -98,6 +96,12 @@ impl Checks {
             self.remember(&after);
         }
         Ok(())
+    }
+
+    /// Whether the server generates with this model, loading it if need be with the settings with which it was asked for last.
+    pub async fn one_token_of(&self, client: &Client, config: &Config, model: &str) -> Result<(), Error> {
+        let model = Resident { name: model.to_owned(), ..Resident::default() };
+        one_token(client, self.question(&model), config.deep_probe_timeout, config.max_line_bytes).await
     }
 
     fn question(&self, model: &Resident) -> Bytes {
@@ -160,7 +164,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str, expires_at: &str) -> Resident {
-        Resident { name: name.to_owned(), expires_at: expires_at.to_owned(), context_length: Some(8192) }
+        Resident { name: name.to_owned(), expires_at: expires_at.to_owned(), context_length: Some(8192), ..Resident::default() }
     }
 
     #[test]

@@ -16,19 +16,23 @@ use super::refusal;
 use crate::backends::Error;
 use crate::domain::generation::{Delta, Finish, FinishReason, Remarks, Request, Timing, Usage};
 
-/// The body of `POST /api/generate`. Always asks for a stream: a stream that breaks shows where, a single object does not.
+/// The body of `POST /api/generate`. Always asks for a stream: a stream that breaks shows where, a single object does not; and always
+/// says whether an over-long prompt may be cut: when it is not told, the server cuts without a word.
 ///
 /// # Errors
 /// A request that JSON cannot express, which no dialect lets through.
-pub fn body(request: &Request) -> Result<Bytes, Error> {
+pub fn body(request: &Request, truncate: bool) -> Result<Bytes, Error> {
     let mut body = Vec::with_capacity(request.ask.prompt.text.len() + 512);
-    match serde_json::to_writer(&mut body, &Asked(request)) {
+    match serde_json::to_writer(&mut body, &Asked { request, truncate }) {
         Ok(()) => Ok(body.into()),
         Err(error) => Err(Error::Unsupported { field: "request", why: error.to_string() }),
     }
 }
 
-struct Asked<'a>(&'a Request);
+struct Asked<'a> {
+    request: &'a Request,
+    truncate: bool,
+}
 
 /// Every field that [`Asked`] may write.
 const KNOWN: [&str; 14] = [
@@ -50,7 +54,7 @@ const KNOWN: [&str; 14] = [
 
 impl Serialize for Asked<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(request) = self;
+        let Self { request, truncate } = self;
         let prompt = &request.ask.prompt;
         let options = request.ask.options.to_map();
         let mut map = serializer.serialize_map(None)?;
@@ -67,7 +71,7 @@ impl Serialize for Asked<'_> {
         put(&mut map, "options", Some(&options).filter(|o| !o.is_empty()))?;
         put(&mut map, "think", request.ask.think)?;
         put(&mut map, "keep_alive", request.ask.keep_alive.as_ref().map(|k| &k.0))?;
-        put(&mut map, "truncate", request.ask.truncate)?;
+        map.serialize_entry("truncate", truncate)?;
         for (name, value) in request.ask.extra.iter().filter(|(name, _)| !is_known(name)) {
             map.serialize_entry(name, value)?;
         }

@@ -10,12 +10,12 @@ use crate::domain::generation::{Effort, Format, KeepAlive, Request, Think};
 use crate::domain::options::Options;
 
 fn body(request: &Request) -> Value {
-    serde_json::from_slice(&wire::body(request).expect("a body")).expect("json")
+    serde_json::from_slice(&wire::body(request, request.ask.truncate == Some(true)).expect("a body")).expect("json")
 }
 
 #[test]
 fn a_plain_request_says_only_what_was_asked() {
-    assert_eq!(body(&request("m", "Hi")), json!({"model": "m", "prompt": "Hi", "stream": true}));
+    assert_eq!(body(&request("m", "Hi")), json!({"model": "m", "prompt": "Hi", "stream": true, "truncate": false}));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn an_unknown_field_cannot_replace_a_known_one_under_any_spelling() {
     for name in ["stream", "Stream", "\u{17f}tream", "MODEL", "\u{212a}eep_alive", "keep_alive", "think", "future"] {
         asked.ask.extra.insert(name.into(), json!("other"));
     }
-    assert_eq!(body(&asked), json!({"model": "m", "prompt": "Hi", "stream": true, "future": "other"}));
+    assert_eq!(body(&asked), json!({"model": "m", "prompt": "Hi", "stream": true, "truncate": false, "future": "other"}));
 }
 
 #[tokio::test]
