@@ -18,8 +18,6 @@ use super::state::State;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
-    tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing"),
-        (name = "admin", description = "For those who run the gateway")),
     tags(
         (name = "native", description = "Arriero's own API"),
         (name = "operations", description = "How the process is doing"),

@@ -143,7 +143,7 @@ async fn keep_limits(
 
 async fn list_models(registry: Registry, metrics: Metrics) {
     loop {
-        for entry in registry.entries() {
+        for entry in registry.entries().iter() {
             metrics.backend_up(entry.backend.name(), entry.backend.health() == Health::Up);
         }
         tokio::time::sleep(REFRESH_INTERVAL).await;

@@ -179,6 +179,9 @@ pub struct Limits {
     pub json: bool,
     #[command(flatten)]
     pub target: Target,
+}
+
+#[derive(Debug, Args)]
 pub struct Keys {
     #[command(subcommand)]
     pub command: KeysCommand,

@@ -131,6 +131,7 @@ impl Check for Config {
             if identity.listen.port() != 0 && earlier.chain([self.server.listen]).any(|other| other == identity.listen) {
                 wrong.push((path, format!("names {} a second time", identity.listen)));
             }
+        }
         for (n, policy) in self.model.iter().enumerate() {
             let path = Path::dotted("model").join(Step::Index(n));
             wrong.extend(policy.check().into_iter().map(|(key, what)| (path.clone().join(Step::Key(key.to_owned())), what.to_owned())));
