@@ -11,6 +11,7 @@ mod embedded;
 mod faults;
 mod generate;
 mod input;
+mod keys;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;
