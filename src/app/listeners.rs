@@ -14,8 +14,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// Bound sockets.
 pub struct Listeners {
-    address: SocketAddr,
     main: Listener,
+    /// The main one first.
+    addresses: Vec<SocketAddr>,
     /// With the name of the key that each stands for.
     identities: Vec<(Listener, String)>,
 }
@@ -25,18 +26,19 @@ impl Listeners {
     /// An address that cannot be listened on.
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let main = Listener::bind(config).map_err(|source| failed(config.listen, source))?;
-        let address = main.address().map_err(|source| failed(config.listen, source))?;
         let bind = |identity: &api::listener::Identity| {
             let listener = Listener::bind_identity(config, identity).map_err(|source| failed(identity.listen, source))?;
             Ok((listener, identity.key_name.clone()))
         };
-        let identities = config.identity.iter().map(bind).collect::<Result<_, Error>>()?;
-        Ok(Self { address, main, identities })
+        let identities = config.identity.iter().map(bind).collect::<Result<Vec<_>, Error>>()?;
+        let all = std::iter::once(&main).chain(identities.iter().map(|(listener, _)| listener));
+        let addresses = all.map(Listener::address).collect::<Result<_, _>>().map_err(|source| failed(config.listen, source))?;
+        Ok(Self { main, addresses, identities })
     }
 
-    /// The main address.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where they are: the main one, then the identities in their order.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
     }
 
     /// Begins to accept on all of them.
@@ -66,7 +68,7 @@ pub fn exposed(config: &Config) -> bool {
 /// # Errors
 /// When others can reach an address where nothing asks who they are.
 pub fn refuse_strangers(config: &Config, keys: &Keys) -> Result<(), Error> {
-    if exposed(config) && !(keys.required() && keys.any_usable()) {
+    if exposed(config) && !(keys.required() && (keys.any_usable() || keys.offers_first())) {
         return Err(Error::PublicBind { address: config.listen });
     }
     let public = |identity: &&api::listener::Identity| !identity.listen.ip().is_loopback() && !config.insecure_public_bind;

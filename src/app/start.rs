@@ -33,7 +33,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A running process.
 pub struct App {
-    pub(super) address: SocketAddr,
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) summary: Summary,
     pub(super) config: Config,
     pub(super) supervisor: Supervisor,
@@ -54,16 +54,16 @@ pub struct App {
 /// Why the process cannot start.
 pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let listeners = Listeners::bind(&config.server)?;
-    let address = listeners.address();
+    let addresses = listeners.addresses();
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
+    listeners::refuse_strangers(&config.server, &keys)?;
     let Built { backends, ollamas, engine } = backends::build(&config).await?;
     let registry = Registry::new(backends);
     registry.refresh().await;
 
     let first_key = keys.bootstrap().await?;
-    listeners::refuse_strangers(&config.server, &keys)?;
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
     let usage = keep_usage(&mut supervisor, &config, &storage, &metrics, &clock, &flush);
@@ -97,8 +97,8 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let stop_accepting = CancellationToken::new();
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();
-    let summary = Summary { first_key, keys_required: keys.required(), ..Summary::of(address, &registry) };
-    Ok(App { address, summary, config, supervisor, server, readiness, engine, storage, stop_accepting, end_answers, flush })
+    let summary = Summary { first_key, keys_required: keys.required(), ..Summary::of(addresses[0], &registry) };
+    Ok(App { addresses, summary, config, supervisor, server, readiness, engine, storage, stop_accepting, end_answers, flush })
 }
 
 fn keep_usage(
@@ -161,7 +161,12 @@ async fn condense(metrics: Metrics) {
 impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where it listens for the identities, in the order of the configuration.
+    pub fn identity_addresses(&self) -> &[SocketAddr] {
+        &self.addresses[1..]
     }
 
     /// What serves what, for people.

@@ -209,12 +209,18 @@ impl Keys {
         Ok(key)
     }
 
-    /// At the first start of an installation that requires keys: a key to make others with. `None` where there is one, or none is required.
+    /// Whether the first start makes a key: where keys are always required and there has never been one.
+    #[must_use]
+    pub fn offers_first(&self) -> bool {
+        self.0.config.required == Required::Always && !self.any_exist()
+    }
+
+    /// At the first start: a key for an admin, to make others with. `None` unless [`Keys::offers_first`].
     ///
     /// # Errors
     /// When the database cannot be written.
     pub async fn bootstrap(&self) -> Result<Option<Secret>, Error> {
-        if !self.required() || self.any_exist() {
+        if !self.offers_first() {
             return Ok(None);
         }
         let terms = Terms { role: Role::Admin, ..terms::new(FIRST_KEY) };

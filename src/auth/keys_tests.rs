@@ -138,7 +138,10 @@ async fn keys_are_required_as_configured() {
 #[tokio::test]
 async fn the_first_start_makes_one_key_where_keys_are_required() {
     let place = place().await;
-    assert!(place.keys().await.bootstrap().await.expect("asked").is_none());
+    for exposed in [false, true] {
+        let keys = place.open(&Config::default(), exposed).await;
+        assert!(keys.bootstrap().await.expect("asked").is_none(), "an address that others can reach is refused instead");
+    }
     let keys = place.open(&Config { required: Required::Always, ..Config::default() }, false).await;
     let secret = keys.bootstrap().await.expect("made").expect("a key");
     assert_eq!(keys.authenticate(secret.reveal()).expect("taken").role, Role::Admin);

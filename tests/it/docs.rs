@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use arriero::api::PROBLEMS;
+use arriero::api::{AUTHORISATION, PROBLEMS};
 use arriero::config::DEFAULTS;
 use arriero::telemetry::metrics::ALL;
 
@@ -31,6 +31,20 @@ fn errors() {
         let _ = writeln!(text, "| `{}` | {} | {} | {} |", row.code, row.status.as_u16(), row.title, row.hint);
     }
     check("docs/errors.md", &text);
+}
+
+#[test]
+fn authorisation() {
+    let mut text = "# Who may do what\n\nA request bears an API key as `Authorization: Bearer KEY` or as `x-api-key: KEY`, or it comes in by an address that \
+        stands for one (`server.identity`). Two different keys in one request are refused with 400, a missing or wrong one with 401, a role that is not enough with 403. \
+        A path that does not exist is told (404) only to those who are let in. Where no key is required (`auth.required`), a request without one has the role \
+        `auth.anonymous.role`, and a text that cannot be one of Arriero's keys is passed over.\n\nRoles, from the least to the most: `user`, `operator`, `admin`. \
+        `metrics` is beside them: it reads `/metrics` and nothing else. HEAD is GET.\n\n| method | path | who |\n|---|---|---|\n"
+        .to_owned();
+    for rule in AUTHORISATION {
+        let _ = writeln!(text, "| {} | `{}` | {} |", rule.method, rule.path, rule.needs.in_words());
+    }
+    check("docs/authorisation.md", &text);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod faults;
 mod generate;
 mod input;
 mod limits;
+mod keys;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;

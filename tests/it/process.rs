@@ -12,13 +12,15 @@ use tokio::time::timeout;
 
 use crate::support::{PATIENCE, fake, read_events};
 
-struct Process {
-    child: Child,
-    url: String,
-    client: reqwest::Client,
+pub struct Process {
+    pub child: Child,
+    pub url: String,
+    pub client: reqwest::Client,
+    /// What it said at its start, after where it listens.
+    pub said: tokio::sync::mpsc::Receiver<String>,
 }
 
-fn command(data: &Path) -> Command {
+pub fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
     command.arg("serve").arg("--data-dir").arg(data).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -26,35 +28,44 @@ fn command(data: &Path) -> Command {
 }
 
 impl Process {
-    async fn start(data: &Path, fake: &FakeOllama, args: &[&str]) -> Self {
-        let mut child = command(data).args(["--listen", "127.0.0.1:0", "--ollama", &fake.url()]).args(args).spawn().expect("starts");
+    pub async fn start(data: &Path, fake: &FakeOllama, args: &[&str]) -> Self {
+        Self::of(command(data).args(["--listen", "127.0.0.1:0", "--ollama", &fake.url()]).args(args)).await
+    }
+
+    pub async fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let first = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text");
         let url = first.as_deref().and_then(|line| line.split("listens on ").nth(1)).map(str::to_owned);
         let url = url.unwrap_or_else(|| panic!("no address in {first:?}"));
         // Read on, so that the process is never held up by a full pipe.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let (sender, said) = tokio::sync::mpsc::channel(100);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = sender.try_send(line);
+            }
+        });
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().expect("a client");
-        Self { child, url, client }
+        Self { child, url, client, said }
     }
 
     async fn post(&self, body: &Value) -> reqwest::Response {
         self.client.post(format!("{}/generate", self.url)).json(body).send().await.expect("an answer")
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("runs").to_string();
         let sent = std::process::Command::new("kill").args([signal, &pid]).status().expect("kill runs");
         assert!(sent.success());
     }
 
-    async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("it ends").expect("a status")
     }
 }
 
 /// Exit code and message of a start that must fail.
-async fn refused(data: &Path, args: &[&str]) -> (i32, String) {
+pub async fn refused(data: &Path, args: &[&str]) -> (i32, String) {
     let mut child = command(data).args(args).spawn().expect("starts");
     let status = timeout(PATIENCE, child.wait()).await.expect("it ends").expect("a status");
     let mut said = String::new();

@@ -83,6 +83,10 @@ impl TestApp {
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
+    pub fn app(&self) -> &App {
+        self.app.as_ref().expect("runs")
+    }
+
     /// Ends in order and gives back the data folder.
     pub async fn end(mut self) -> TempDir {
         self.app.take().expect("runs").end().await;
