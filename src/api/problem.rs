@@ -49,7 +49,7 @@ pub struct Problem {
     /// The limit in the way, for the headers.
     #[serde(skip)]
     #[schema(ignore)]
-    pub standing: limits::Standing,
+    pub standing: Option<Box<limits::Standing>>,
 }
 
 /// A row of the table: code, status, title, what to do.
@@ -235,7 +235,7 @@ impl Problem {
             retry_after_seconds: None,
             errors: Vec::new(),
             more: Map::new(),
-            standing: limits::Standing::default(),
+            standing: None,
         };
         if row.status == StatusCode::SERVICE_UNAVAILABLE {
             problem.retry_after(RETRY_AFTER);
@@ -280,7 +280,9 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        rate_limit::write(headers, &self.standing);
+        if let Some(standing) = &self.standing {
+            rate_limit::write(headers, standing);
+        }
         response
     }
 }
@@ -347,7 +349,7 @@ impl From<limits::Refusal> for Problem {
         if let Some(after) = refusal.retry_after {
             problem.retry_after(after);
         }
-        problem.standing = refusal.standing;
+        problem.standing = Some(Box::new(refusal.standing));
         problem
     }
 }

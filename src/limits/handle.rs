@@ -119,7 +119,7 @@ impl Limits {
     /// When it has to be refused instead.
     pub fn caps(&self, who: &Principal, estimate: &Estimate) -> Result<Caps, Refusal> {
         let config = self.0.config.load();
-        self.0.caps(&config, &self.0.parties(&config, who), estimate).inspect_err(|refusal| self.0.count(refusal))
+        caps(&config, &self.0.parties(&config, who), estimate).inspect_err(|refusal| self.0.count(refusal))
     }
 
     /// Sizes, rates, concurrency and budgets of the key, its tenant and the gateway as a whole: all or nothing.
@@ -152,7 +152,7 @@ impl Limits {
     fn ask(&self, who: &Principal, estimate: &Estimate) -> Result<Reservation, Blocked> {
         let (config, now) = (self.0.config.load(), self.0.now());
         let parties = self.0.parties(&config, who);
-        let caps = self.0.caps(&config, &parties, estimate).map_err(Blocked::too_large)?;
+        let caps = caps(&config, &parties, estimate).map_err(Blocked::too_large)?;
         let generated = estimate.predict_tokens.min(caps.num_predict.unwrap_or(u64::MAX));
         let ask = Amount { prompt: estimate.prompt_tokens, generated };
         let mut book = self.0.book();
@@ -217,9 +217,9 @@ impl Inner {
         let global = Party { id: (Scope::Global, Arc::clone(&self.everyone)), allowance: config.global.clone() };
         vec![key, tenant, global]
     }
+}
 
-    fn caps(&self, config: &Config, parties: &[Party], estimate: &Estimate) -> Result<Caps, Refusal> {
-        let allowances: Vec<_> = parties.iter().map(|party| (party.id.0, &party.allowance)).collect();
-        caps::decide(&allowances, estimate, config.above_maximum)
-    }
+fn caps(config: &Config, parties: &[Party], estimate: &Estimate) -> Result<Caps, Refusal> {
+    let allowances: Vec<_> = parties.iter().map(|party| (party.id.0, &party.allowance)).collect();
+    caps::decide(&allowances, estimate, config.above_maximum)
 }

@@ -59,10 +59,10 @@ pub struct LimitStanding {
 #[utoipa::path(get, path = "/admin/limits", tag = "admin", responses((status = 200, description = "The accounts", body = LimitList)))]
 pub async fn list(From(state): From<State>) -> Json<LimitList> {
     let (accounts, total) = state.limits.all(MOST);
-    Json(LimitList { accounts: accounts.into_iter().map(account).collect(), total })
+    Json(LimitList { accounts: accounts.iter().map(account).collect(), total })
 }
 
-fn account(view: limits::AccountView) -> LimitAccount {
+fn account(view: &limits::AccountView) -> LimitAccount {
     LimitAccount {
         scope: view.scope.as_str(),
         name: view.name.to_string(),
