@@ -5,6 +5,8 @@
 //! otherwise. Labels come from closed sets, or from the names in the configuration; model names beyond a bound become `other`.
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
+mod queue;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +99,29 @@ declare! {
         "Processor time used by the process, user and system.");
     PROCESS_START = MetricSpec::gauge("process_start_time_seconds", "seconds",
         "When the process started, in seconds since 1970.");
+    QUEUE_WAITING = MetricSpec::gauge("arriero_queue_waiting", "requests",
+        "Requests that wait for a slot.")
+        .by(&["class"]);
+    QUEUE_DISPATCHED = MetricSpec::counter("arriero_queue_dispatched_total", "requests",
+        "Requests that were given a slot.")
+        .by(&["class"]);
+    QUEUE_REFUSED = MetricSpec::counter("arriero_queue_refused_total", "requests",
+        "Requests that were given none, by why.")
+        .by(&["class", "reason"]);
+    QUEUE_LIFTED = MetricSpec::counter("arriero_queue_lifted_total", "requests",
+        "Requests that went before those of a higher class because they had waited long.")
+        .by(&["class"]);
+    QUEUE_DISPLACED = MetricSpec::counter("arriero_queue_displaced_total", "requests",
+        "Running requests that were stopped for an urgent one.");
+    QUEUE_LOADS = MetricSpec::counter("arriero_queue_loads_total", "loads",
+        "Requests sent for a model that was not loaded, each of which makes the backend load it.")
+        .by(&["backend"]);
+    BACKEND_SLOTS = MetricSpec::gauge("arriero_backend_slots", "slots",
+        "Requests that the loaded models of a backend serve at a time.")
+        .by(&["backend"]);
+    BACKEND_IN_FLIGHT = MetricSpec::gauge("arriero_backend_in_flight", "requests",
+        "Slots of a backend that are in use or kept.")
+        .by(&["backend"]);
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -159,6 +184,7 @@ impl Metrics {
         for counter in [&CONNECTIONS_REFUSED, &USAGE_ROWS_WRITTEN] {
             registry.counter(counter, &[]).absolute(0);
         }
+        self.queue_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
     }
