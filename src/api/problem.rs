@@ -212,6 +212,36 @@ pub const TABLE: &[Row] = &[
         "The answer outgrew what is collected for one",
         "Set `stream` to true, or bound the answer with `options.num_predict`.",
     ),
+    row(
+        "queue_full",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Too many requests wait",
+        "Try again after `retry-after` seconds; `queue.max_waiting` and `queue.max_waiting_bytes` are the bounds.",
+    ),
+    row(
+        "queue_too_long",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The wait would be too long",
+        "Try again after `retry-after` seconds, or allow more time in `deadline_ms`.",
+    ),
+    row(
+        "queue_expired",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "No slot fell free in time",
+        "Try again later, allow more time in `deadline_ms`, or raise `queue.patience`.",
+    ),
+    row(
+        "displaced",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "An urgent request took the place",
+        "Try again after `retry-after` seconds.",
+    ),
+    row(
+        "no_backend",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "No backend is there to serve the request",
+        "Configure a backend that has the model: `arriero doctor` shows those there are.",
+    ),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
 ];

@@ -10,6 +10,7 @@ mod limits;
 mod auth;
 mod routing;
 mod guard;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +192,29 @@ declare! {
     OPTIONS_CHANGED = MetricSpec::counter("arriero_options_changed_total", "changes",
         "Fields of requests that were changed to keep to the policy of their model.")
         .by(&["field"]);
+    QUEUE_WAITING = MetricSpec::gauge("arriero_queue_waiting", "requests",
+        "Requests that wait for a slot.")
+        .by(&["class"]);
+    QUEUE_DISPATCHED = MetricSpec::counter("arriero_queue_dispatched_total", "requests",
+        "Requests that were given a slot.")
+        .by(&["class"]);
+    QUEUE_REFUSED = MetricSpec::counter("arriero_queue_refused_total", "requests",
+        "Requests that were given none, by why.")
+        .by(&["class", "reason"]);
+    QUEUE_LIFTED = MetricSpec::counter("arriero_queue_lifted_total", "requests",
+        "Requests that went before those of a higher class because they had waited long.")
+        .by(&["class"]);
+    QUEUE_DISPLACED = MetricSpec::counter("arriero_queue_displaced_total", "requests",
+        "Running requests that were stopped for an urgent one.");
+    QUEUE_LOADS = MetricSpec::counter("arriero_queue_loads_total", "loads",
+        "Requests sent for a model that was not loaded, each of which makes the backend load it.")
+        .by(&["backend"]);
+    BACKEND_SLOTS = MetricSpec::gauge("arriero_backend_slots", "slots",
+        "Requests that the loaded models of a backend serve at a time.")
+        .by(&["backend"]);
+    BACKEND_IN_FLIGHT = MetricSpec::gauge("arriero_backend_in_flight", "requests",
+        "Slots of a backend that are in use or kept.")
+        .by(&["backend"]);
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -255,6 +279,7 @@ impl Metrics {
         }
         self.start_limits_at_zero();
         self.start_routing_at_zero();
+        self.queue_at_zero();
         registry.gauge(&CONNECTIONS, &[]).set(0.0);
         self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);

@@ -1,0 +1,81 @@
+//! Who is let in: no more requests, bytes or seconds than the queue can honestly promise.
+
+use std::time::Duration;
+
+use super::At;
+use super::config::Config;
+use super::order::seconds;
+use super::refusal::Refusal;
+
+/// No answer asks to come back sooner.
+const SOONEST: Duration = Duration::from_millis(100);
+
+/// What waits now, the newcomer included.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    pub waiting: usize,
+    pub bytes: usize,
+}
+
+/// What is expected of the newcomer, in seconds. `None`: nothing is known, and nothing is held against it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outlook {
+    pub wait_s: Option<f64>,
+    pub service_s: Option<f64>,
+}
+
+/// Whether there is no room, and what the one who asks is told. `turn_s`: expected time until one more place falls free.
+pub(super) fn room(load: &Load, turn_s: Option<f64>, config: &Config) -> Result<(), Refusal> {
+    if load.waiting > config.max_waiting || load.bytes > config.max_waiting_bytes {
+        let retry_after = seconds(turn_s.unwrap_or(1.0)).max(SOONEST);
+        return Err(Refusal::Full { ahead: load.waiting.saturating_sub(1), retry_after });
+    }
+    Ok(())
+}
+
+/// Whether a request that came at `now` can be served in time.
+pub(super) fn in_time(now: At, outlook: &Outlook, patience: Duration, deadline: Option<At>) -> Result<(), Refusal> {
+    let left = deadline.map(|deadline| deadline.saturating_sub(now).saturating_sub(seconds(outlook.service_s.unwrap_or_default())));
+    let allowed = left.map_or(patience, |left| left.min(patience));
+    let Some(eta) = outlook.wait_s.map(seconds) else { return Ok(()) };
+    match eta.checked_sub(allowed) {
+        Some(excess) if !excess.is_zero() => Err(Refusal::TooLate { eta, retry_after: excess.max(SOONEST) }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: At = Duration::from_secs(100);
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn there_is_room_up_to_and_including_the_bounds() {
+        let config = Config { max_waiting: 2, max_waiting_bytes: 10, ..Config::default() };
+        assert_eq!(room(&Load { waiting: 2, bytes: 10 }, None, &config), Ok(()));
+        let full = room(&Load { waiting: 3, bytes: 10 }, Some(2.5), &config);
+        assert_eq!(full, Err(Refusal::Full { ahead: 2, retry_after: Duration::from_millis(2_500) }));
+        let heavy = room(&Load { waiting: 1, bytes: 11 }, Some(0.0), &config);
+        assert_eq!(heavy, Err(Refusal::Full { ahead: 0, retry_after: SOONEST }));
+    }
+
+    #[test]
+    fn a_wait_beyond_patience_or_deadline_is_refused_at_once() {
+        let outlook = Outlook { wait_s: Some(5.0), service_s: Some(2.0) };
+        assert_eq!(in_time(NOW, &outlook, s(5), None), Ok(()));
+        assert_eq!(in_time(NOW, &outlook, s(3), None), Err(Refusal::TooLate { eta: s(5), retry_after: s(2) }));
+        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(107))), Ok(()));
+        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(106))), Err(Refusal::TooLate { eta: s(5), retry_after: s(1) }));
+        assert!(in_time(NOW, &outlook, s(60), Some(s(1))).is_err(), "a deadline that passed");
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_held_against_it() {
+        assert_eq!(in_time(NOW, &Outlook::default(), s(1), Some(s(101))), Ok(()));
+    }
+}

@@ -1,0 +1,168 @@
+//! Requests that can take each other's place: the same runner, the same backends.
+//!
+//! A lane keeps them by class, tenant, due time, age and warm prefix at once, and picks the one that goes next. It does not know
+//! slots; whoever asks says which of them it would take.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::class::{Turn, Turns, index};
+use super::config::Config;
+use super::estimate::{Calibration, Mean};
+use super::tenants::{Item, Tenants};
+use super::{At, Id, Runner};
+use crate::domain::generation::Priority;
+
+/// How many requests are looked at, when the first ones cannot go where there is room.
+const LOOK_AHEAD: usize = 16;
+/// Nobody is passed over for a warm prefix after having waited this long.
+const WARM_BOUND: Duration = Duration::from_secs(10);
+
+/// One class of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Class {
+    pub tenants: Tenants,
+    by_age: BTreeSet<(At, Id)>,
+    /// By prefix: who continues it, and for how long a prompt.
+    warm: HashMap<u64, BTreeMap<(At, Id), (Arc<str>, u64)>>,
+    /// Expected service time of all that waits, in seconds.
+    pub work_s: f64,
+    /// Of those that came lately, in seconds.
+    pub mean_s: Mean,
+    pub calibration: Calibration,
+}
+
+/// What a lane keeps of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub class: Priority,
+    pub tenant: Arc<str>,
+    pub weight: u32,
+    pub arrived: At,
+    pub item: Item,
+    pub warm: Option<u64>,
+    pub prompt_tokens: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub runner: Runner,
+    pub backends: Vec<Arc<str>>,
+    pub classes: [Class; Priority::ALL.len()],
+    turns: Turns,
+    pub waiting: usize,
+    pub used: At,
+}
+
+impl Lane {
+    pub(super) fn new(runner: Runner, backends: Vec<Arc<str>>) -> Self {
+        Self { runner, backends, classes: Default::default(), turns: Turns::default(), waiting: 0, used: At::ZERO }
+    }
+
+    pub(super) fn class(&self, class: Priority) -> &Class {
+        &self.classes[index(class)]
+    }
+
+    pub(super) fn class_mut(&mut self, class: Priority) -> &mut Class {
+        &mut self.classes[index(class)]
+    }
+
+    pub(super) fn insert(&mut self, place: &Place) {
+        let item = place.item;
+        let class = self.class_mut(place.class);
+        class.tenants.insert(&place.tenant, place.weight, &item);
+        class.by_age.insert((place.arrived, item.id));
+        class.work_s += item.service_s;
+        if let Some(warm) = place.warm {
+            let continues = (place.tenant.clone(), place.prompt_tokens);
+            class.warm.entry(warm).or_default().insert((item.due, item.id), continues);
+        }
+        self.waiting += 1;
+        self.used = self.used.max(place.arrived);
+    }
+
+    pub(super) fn remove(&mut self, place: &Place) {
+        let item = place.item;
+        let class = self.class_mut(place.class);
+        if !class.by_age.remove(&(place.arrived, item.id)) {
+            return;
+        }
+        class.tenants.remove(&place.tenant, &item);
+        class.work_s = if class.by_age.is_empty() { 0.0 } else { (class.work_s - item.service_s).max(0.0) };
+        if let Some(warm) = place.warm
+            && let Some(same) = class.warm.get_mut(&warm)
+        {
+            same.remove(&(item.due, item.id));
+            if same.is_empty() {
+                class.warm.remove(&warm);
+            }
+        }
+        self.waiting -= 1;
+    }
+
+    /// Who goes next among those that `takes` accepts, and by what right. `recent`: prefixes that are warm, the freshest first.
+    pub(super) fn pick(&self, now: At, config: &Config, recent: &[u64], margin: Duration, takes: impl Fn(Id) -> bool) -> Option<(Id, Turn)> {
+        let turn = self.turns.next(now, &self.oldest(), &config.max_wait, |_| margin)?;
+        let of = |class: &Class| class.next(now, recent, &takes);
+        if turn.lifted {
+            let oldest = self.class(turn.class).by_age.iter().take(LOOK_AHEAD).map(|&(_, id)| id).find(|&id| takes(id));
+            if let Some(id) = oldest {
+                return Some((id, turn));
+            }
+        } else if let Some(id) = of(self.class(turn.class)) {
+            return Some((id, turn));
+        }
+        let others = Priority::ALL.into_iter().rev().filter(|&class| class != turn.class);
+        others.filter_map(|class| Some((of(self.class(class))?, Turn { class, lifted: false }))).next()
+    }
+
+    /// A request was picked and removed.
+    pub(super) fn took(&mut self, turn: Turn, place: &Place, tokens: u64, config: &Config) {
+        let waits = |class: &Class| !class.by_age.is_empty();
+        let waited = std::array::from_fn(|n| waits(&self.classes[n]));
+        self.turns.took(turn, &waited, &config.shares);
+        self.class_mut(place.class).tenants.served(&place.tenant, tokens);
+    }
+
+    /// For each class, when its oldest came.
+    pub(super) fn oldest(&self) -> [Option<At>; Priority::ALL.len()] {
+        std::array::from_fn(|n| self.classes[n].by_age.first().map(|&(came, _)| came))
+    }
+
+    /// The highest class that waits.
+    pub(super) fn highest(&self) -> Option<Priority> {
+        Priority::ALL.into_iter().rev().find(|&class| !self.class(class).by_age.is_empty())
+    }
+
+    /// Expected work before a newcomer, in seconds, were all tenants served in turn.
+    pub(super) fn ahead_s(&self, class: Priority, tenant: &str, service_s: f64) -> f64 {
+        let higher: f64 = Priority::ALL.into_iter().filter(|&c| c > class).map(|c| self.class(c).work_s).sum();
+        let own = self.class(class);
+        let known = usize::from(own.tenants.waiting_of(tenant) == 0);
+        let tenants = super::estimate::float((own.tenants.len() + known) as u64);
+        higher + own.work_s.min(own.tenants.own_ahead_s(tenant, service_s) * tenants)
+    }
+}
+
+impl Class {
+    fn next(&self, now: At, recent: &[u64], takes: impl Fn(Id) -> bool) -> Option<Id> {
+        let head = self.tenants.in_order().take(LOOK_AHEAD).find(|&id| takes(id))?;
+        let oldest = self.by_age.first().map_or(now, |&(came, _)| came);
+        if now.saturating_sub(oldest) >= WARM_BOUND || self.warm.is_empty() {
+            return Some(head);
+        }
+        let first = recent.iter().filter_map(|warm| self.warm.get(warm)?.first_key_value());
+        // A warm prefix saves at most its prompt: no tenant gets further ahead by it than that.
+        let fair = first.filter(|(_, (tenant, prompt_tokens))| self.tenants.lead(tenant) <= *prompt_tokens);
+        Some(fair.map(|(&(_, id), _)| id).find(|&id| takes(id)).unwrap_or(head))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_age.len()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        self.by_age.iter().map(|&(_, id)| id)
+    }
+}

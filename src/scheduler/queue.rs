@@ -1,0 +1,457 @@
+//! The queue itself: requests come, go, are served and end; after each of these what can be served now is.
+//!
+//! Pure: the time comes in, and what happened to others comes out as [`Effect`]s. `dispatch` decides what goes where, `forecast`
+//! what is to be expected, `standing` who is told what.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backend::Backend;
+use super::bounds::{self, Load, Outlook};
+use super::class::index;
+use super::config::Config;
+use super::entry::{Candidates, Entry};
+use super::estimate::{Lengths, Measured};
+use super::lane::{Lane, Place};
+use super::order::{self, Arrival, seconds};
+use super::refusal::Refusal;
+use super::tenants::{self, Item};
+use super::view::BackendView;
+use super::{At, Id, LaneId, Runner};
+use crate::domain::generation::{Priority, Usage};
+use crate::domain::id::RequestId;
+
+/// Lanes that may exist at a time.
+const MOST_LANES: usize = 1_024;
+/// A lane without work is forgotten after this long.
+const LANE_REST: Duration = Duration::from_mins(10);
+
+/// What became of others.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Effect {
+    Granted(Grant),
+    Refused { id: Id, class: Priority, refusal: Refusal },
+    /// A running request is to give up its slot.
+    Displace(Id),
+}
+
+/// A slot for a request.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Grant {
+    pub id: Id,
+    pub backend: Arc<str>,
+    pub class: Priority,
+    pub waited: Duration,
+    pub loads: bool,
+    pub lifted: bool,
+}
+
+/// One that waits.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub request: RequestId,
+    pub lane: LaneId,
+    pub place: Place,
+    pub key: Option<Arc<str>>,
+    pub num_predict: Option<u64>,
+    pub deadline: Option<At>,
+    pub expires: At,
+    pub bytes: usize,
+    pub candidates: Arc<dyn Candidates>,
+    pub service_s: Option<f64>,
+    /// The wait that was expected when it came, uncorrected, in seconds.
+    pub expected_s: Option<f64>,
+}
+
+/// One that is being served.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub backend: Arc<str>,
+    pub runner: Runner,
+    pub lane: LaneId,
+    pub class: Priority,
+    pub tenant: Arc<str>,
+    pub key: Option<Arc<str>>,
+    pub num_predict: Option<u64>,
+    pub prompt_tokens: u64,
+    pub started: At,
+    pub first_token: Option<At>,
+    pub service_s: Option<f64>,
+    /// Tokens charged so far, generated ones as the paper weighs them.
+    pub charged: u64,
+    pub loads: bool,
+    pub displaced: bool,
+    pub booked: Option<At>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ending {
+    pub usage: Option<Usage>,
+    pub failed: bool,
+    /// The slot cannot be used before this.
+    pub booked: Option<At>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub config: Config,
+    pub backends: BTreeMap<Arc<str>, Backend>,
+    pub lanes: HashMap<LaneId, Lane>,
+    named: HashMap<(Runner, Vec<Arc<str>>), LaneId>,
+    pub waiters: HashMap<Id, Waiter>,
+    pub flights: HashMap<Id, Flight>,
+    /// Those that wait, for each class in the order in which they came.
+    came: [BTreeSet<(At, Id)>; Priority::ALL.len()],
+    expiring: BTreeSet<(At, Id)>,
+    booked: BTreeSet<(At, Id)>,
+    pub bytes: usize,
+    pub lengths: Lengths,
+    last: u64,
+    effects: Vec<Effect>,
+}
+
+impl Queue {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// What happened since the last call.
+    pub(super) fn effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    pub(super) fn update(&mut self, now: At, name: &str, view: &BackendView) {
+        if !self.backends.contains_key(name) {
+            let lanes = self.lanes.iter().filter(|(_, lane)| lane.waiting > 0 && lane.backends.iter().any(|b| &**b == name));
+            let lanes = lanes.map(|(&id, _)| id).collect();
+            let mut backend = Backend { lanes, ..Backend::default() };
+            // It was here before: what is still in flight there counts.
+            for (&id, flight) in self.flights.iter().filter(|(_, flight)| &*flight.backend == name) {
+                let state = backend.runner(now, &flight.runner);
+                state.resident = true;
+                state.in_flight.push(id);
+            }
+            self.backends.insert(name.into(), backend);
+        }
+        if let Some(backend) = self.backends.get_mut(name) {
+            backend.update(now, view);
+        }
+        self.fill(now, name);
+    }
+
+    /// The backend is no more. What is in flight there ends by itself; what waits may go elsewhere, or expires.
+    pub(super) fn remove(&mut self, now: At, name: &str) {
+        self.backends.remove(name);
+        let known = &self.backends;
+        let served = |waiter: &Waiter| waiter.candidates.backends().iter().any(|b| known.contains_key(b));
+        let lost: Vec<Id> = self.waiters.iter().filter(|(_, waiter)| !served(waiter)).map(|(&id, _)| id).collect();
+        for id in lost {
+            self.refuse(id, Refusal::NoBackend);
+        }
+        self.fill_all(now);
+    }
+
+    /// Lets a request in. Whether it was served at once is among the effects.
+    pub(super) fn admit(&mut self, now: At, entry: &Entry, deadline: Option<At>) -> Result<Id, Refusal> {
+        let backends = entry.candidates.backends();
+        if !backends.iter().any(|b| self.backends.contains_key(b)) {
+            return Err(Refusal::NoBackend);
+        }
+        let lane = self.lane(now, &entry.runner, backends)?;
+        self.last += 1;
+        let id = self.last;
+        let patience = entry.patience.unwrap_or(self.config.patience);
+        let outlook = self.insert(now, id, lane, entry, deadline, patience);
+        for backend in self.by_cost(entry) {
+            self.fill(now, &backend);
+        }
+        if self.waiters.contains_key(&id) {
+            self.keep(now, id, &outlook, patience, deadline)?;
+        }
+        Ok(id)
+    }
+
+    /// The one that asked is gone. True when it waited.
+    pub(super) fn cancel(&mut self, now: At, id: Id) -> bool {
+        let Some(waiter) = self.take(id) else { return false };
+        for backend in waiter.candidates.backends() {
+            self.fill(now, backend);
+        }
+        true
+    }
+
+    pub(super) fn first_token(&mut self, now: At, id: Id, after_s: f64) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        if flight.first_token.replace(now).is_some() {
+            return;
+        }
+        let Some(backend) = self.backends.get_mut(&flight.backend) else { return };
+        let Some(state) = backend.runners.get_mut(&flight.runner) else { return };
+        state.slots.first_token(now, id, self.config.reprobe_after);
+        state.since = state.since.or(Some(now));
+        if flight.loads {
+            state.speed.loaded(after_s, flight.prompt_tokens);
+        }
+        let name = flight.backend.clone();
+        self.fill(now, &name);
+    }
+
+    /// Generated tokens of a request that is being served.
+    pub(super) fn tokens(&mut self, id: Id, tokens: u64) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        let cost = tenants::cost(0, tokens);
+        flight.charged += cost;
+        if let Some(lane) = self.lanes.get_mut(&flight.lane) {
+            lane.class_mut(flight.class).tenants.charge(&flight.tenant, cost);
+        }
+    }
+
+    /// A request that was served has ended, or its slot need not be kept any longer.
+    pub(super) fn end(&mut self, now: At, id: Id, ending: &Ending) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        if let Some(until) = ending.booked.filter(|&until| until > now && flight.booked.is_none()) {
+            flight.booked = Some(until);
+            self.booked.insert((until, id));
+            return;
+        }
+        let Some(flight) = self.flights.remove(&id) else { return };
+        if let Some(until) = flight.booked {
+            self.booked.remove(&(until, id));
+        }
+        self.settle(&flight, ending);
+        self.learn(now, id, &flight, ending);
+        self.fill(now, &flight.backend);
+    }
+
+    /// What time alone brings: places that expire, slots that were kept, models that have had their time.
+    pub(super) fn tick(&mut self, now: At) {
+        while let Some(&(until, id)) = self.booked.first().filter(|&&(until, _)| until <= now) {
+            self.booked.remove(&(until, id));
+            self.end(now, id, &Ending::default());
+        }
+        while let Some(&(_, id)) = self.expiring.first().filter(|&&(until, _)| until <= now) {
+            let waited = self.waiters.get(&id).map_or(Duration::ZERO, |waiter| now.saturating_sub(waiter.place.arrived));
+            self.refuse(id, Refusal::Expired { waited });
+        }
+        self.fill_all(now);
+        self.forget_lanes(now);
+    }
+
+    /// Whether time alone may change anything.
+    pub(super) fn awaits_time(&self) -> bool {
+        !self.waiters.is_empty() || !self.booked.is_empty()
+    }
+
+    /// What waits, by class, from the last to the first.
+    pub(super) fn waiting_by_class(&self) -> [usize; Priority::ALL.len()] {
+        std::array::from_fn(|n| self.came[n].len())
+    }
+
+    fn fill_all(&mut self, now: At) {
+        let busy: Vec<Arc<str>> = self.backends.iter().filter(|(_, b)| !b.lanes.is_empty()).map(|(name, _)| name.clone()).collect();
+        for name in busy {
+            self.fill(now, &name);
+        }
+    }
+
+    fn insert(&mut self, now: At, id: Id, lane: LaneId, entry: &Entry, deadline: Option<At>, patience: Duration) -> Outlook {
+        let forecast = self.forecast(now, lane, entry);
+        let mean_s = forecast.mean_s;
+        let arrival = Arrival { at: now, wait_s: forecast.behind_all_s, service_s: forecast.service_s, mean_s, deadline };
+        let item = Item { due: order::due(&arrival), id, service_s: forecast.service_s.unwrap_or(mean_s) };
+        let place = Place {
+            class: entry.class,
+            tenant: entry.tenant.clone(),
+            weight: entry.weight,
+            arrived: now,
+            item,
+            warm: entry.warm,
+            prompt_tokens: entry.prompt_tokens,
+        };
+        let expires = deadline.unwrap_or(At::MAX).min(now.saturating_add(patience));
+        self.enter(id, Waiter {
+            request: entry.request.clone(),
+            lane,
+            place,
+            key: entry.key.clone(),
+            num_predict: entry.num_predict,
+            deadline,
+            expires,
+            bytes: entry.bytes,
+            candidates: entry.candidates.clone(),
+            service_s: forecast.service_s,
+            expected_s: forecast.wait_s,
+        });
+        Outlook { wait_s: forecast.wait_s.map(|wait| wait * forecast.factor), service_s: forecast.service_s }
+    }
+
+    fn enter(&mut self, id: Id, waiter: Waiter) {
+        self.came[index(waiter.place.class)].insert((waiter.place.arrived, id));
+        self.expiring.insert((waiter.expires, id));
+        self.bytes += waiter.bytes;
+        if let Some(lane) = self.lanes.get_mut(&waiter.lane) {
+            lane.insert(&waiter.place);
+            if let Some(service) = waiter.service_s {
+                lane.class_mut(waiter.place.class).mean_s.add(service);
+            }
+            for name in &lane.backends {
+                if let Some(backend) = self.backends.get_mut(name) {
+                    backend.lanes.insert(waiter.lane);
+                }
+            }
+        }
+        self.waiters.insert(id, waiter);
+    }
+
+    /// Takes one out that waits, whatever is to become of it.
+    pub(super) fn take(&mut self, id: Id) -> Option<Waiter> {
+        let waiter = self.waiters.remove(&id)?;
+        self.came[index(waiter.place.class)].remove(&(waiter.place.arrived, id));
+        self.expiring.remove(&(waiter.expires, id));
+        self.bytes -= waiter.bytes;
+        if let Some(lane) = self.lanes.get_mut(&waiter.lane) {
+            lane.remove(&waiter.place);
+            if lane.waiting == 0 {
+                for name in &lane.backends {
+                    if let Some(backend) = self.backends.get_mut(name) {
+                        backend.lanes.remove(&waiter.lane);
+                    }
+                }
+            }
+        }
+        Some(waiter)
+    }
+
+    pub(super) fn refuse(&mut self, id: Id, refusal: Refusal) {
+        if let Some(waiter) = self.take(id) {
+            self.effects.push(Effect::Refused { id, class: waiter.place.class, refusal });
+        }
+    }
+
+    pub(super) fn granted(&mut self, grant: Grant) {
+        self.effects.push(Effect::Granted(grant));
+    }
+
+    /// Whether one that could not be served at once may wait.
+    fn keep(&mut self, now: At, id: Id, outlook: &Outlook, patience: Duration, deadline: Option<At>) -> Result<(), Refusal> {
+        let fits = bounds::in_time(now, outlook, patience, deadline).and_then(|()| self.make_room(id, outlook));
+        if let Err(refusal) = fits {
+            self.take(id);
+            return Err(refusal);
+        }
+        self.displace_running(id);
+        Ok(())
+    }
+
+    fn make_room(&mut self, id: Id, outlook: &Outlook) -> Result<(), Refusal> {
+        let load = |queue: &Self| Load { waiting: queue.waiters.len(), bytes: queue.bytes };
+        let urgent = self.waiters.get(&id).is_some_and(|waiter| waiter.place.class == Priority::Urgent);
+        while let Err(refusal) = bounds::room(&load(self), outlook.service_s, &self.config) {
+            let victim = if urgent && self.config.displace_waiting { self.least() } else { None };
+            let Some(victim) = victim else { return Err(refusal) };
+            self.refuse(victim, Refusal::Displaced { retry_after: seconds(outlook.service_s.unwrap_or(1.0)) });
+        }
+        Ok(())
+    }
+
+    /// Of those below urgent: the last to come of the lowest class.
+    fn least(&self) -> Option<Id> {
+        let lower = Priority::ALL.into_iter().filter(|&class| class < Priority::Urgent);
+        lower.filter_map(|class| self.came[index(class)].last()).map(|&(_, id)| id).next()
+    }
+
+    /// An urgent request takes the slot of a lower one that has given nothing yet, if that is wanted.
+    fn displace_running(&mut self, id: Id) {
+        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else { return };
+        let Some(lane) = self.lanes.get(&waiter.lane) else { return };
+        let there = |flight: &Flight| flight.runner == lane.runner && lane.backends.contains(&flight.backend);
+        let free = |flight: &Flight| flight.class < Priority::Urgent && flight.first_token.is_none() && flight.booked.is_none();
+        let candidates = self.flights.iter().filter(|(_, flight)| there(flight) && free(flight) && !flight.displaced);
+        let Some(victim) = candidates.max_by_key(|(_, flight)| (std::cmp::Reverse(flight.class), flight.started)).map(|(&id, _)| id) else {
+            return;
+        };
+        if let Some(flight) = self.flights.get_mut(&victim) {
+            flight.displaced = true;
+            self.effects.push(Effect::Displace(victim));
+        }
+    }
+
+    fn lane(&mut self, now: At, runner: &Runner, backends: &[Arc<str>]) -> Result<LaneId, Refusal> {
+        let name = (runner.clone(), backends.to_vec());
+        if let Some(&id) = self.named.get(&name) {
+            return Ok(id);
+        }
+        if self.lanes.len() >= MOST_LANES {
+            self.forget_lanes(At::MAX);
+        }
+        if self.lanes.len() >= MOST_LANES {
+            return Err(Refusal::Full { ahead: self.waiters.len(), retry_after: Duration::from_secs(1) });
+        }
+        self.last += 1;
+        let mut lane = Lane::new(name.0.clone(), name.1.clone());
+        lane.used = now;
+        self.lanes.insert(self.last, lane);
+        self.named.insert(name, self.last);
+        Ok(self.last)
+    }
+
+    fn forget_lanes(&mut self, now: At) {
+        let stale = |lane: &Lane| lane.waiting == 0 && now.saturating_sub(lane.used) > LANE_REST;
+        if !self.lanes.values().any(stale) {
+            return;
+        }
+        self.lanes.retain(|_, lane| !stale(lane));
+        let lanes = &self.lanes;
+        self.named.retain(|_, id| lanes.contains_key(id));
+    }
+
+    /// Replaces what was charged by what it really was.
+    fn settle(&mut self, flight: &Flight, ending: &Ending) {
+        let Some(lane) = self.lanes.get_mut(&flight.lane) else { return };
+        let tenants = &mut lane.class_mut(flight.class).tenants;
+        let truth = match (ending.failed, &ending.usage) {
+            (true, _) => 0,
+            (false, Some(usage)) => {
+                let computed = computed(usage, flight.prompt_tokens);
+                usage.completion_tokens.map_or(flight.charged, |generated| tenants::cost(computed, generated))
+            }
+            (false, None) => flight.charged,
+        };
+        if truth > flight.charged {
+            tenants.charge(&flight.tenant, truth - flight.charged);
+        } else {
+            tenants.refund(&flight.tenant, flight.charged - truth);
+        }
+    }
+
+    fn learn(&mut self, now: At, id: Id, flight: &Flight, ending: &Ending) {
+        let Some(backend) = self.backends.get_mut(&flight.backend) else { return };
+        let Some(state) = backend.runners.get_mut(&flight.runner) else { return };
+        state.in_flight.retain(|&other| other != id);
+        state.slots.ended(now, id, self.config.reprobe_after);
+        if state.in_flight.is_empty() && state.since.is_none() {
+            // The load failed, or nobody waited for it: there or not, only the backend knows.
+            state.resident = !ending.failed;
+            state.since = state.resident.then_some(now);
+        }
+        let (Some(usage), false) = (&ending.usage, ending.failed) else { return };
+        let generated = usage.completion_tokens;
+        state.speed.finished(&Measured {
+            first_token_s: flight.first_token.map(|at| at.saturating_sub(flight.started).as_secs_f64()),
+            total_s: now.saturating_sub(flight.started).as_secs_f64(),
+            prompt_tokens: Some(computed(usage, flight.prompt_tokens)),
+            generated,
+            loaded: flight.loads,
+        });
+        if let Some(generated) = generated {
+            self.lengths.finished(&flight.runner.model, flight.key.as_ref(), flight.num_predict, generated);
+        }
+    }
+}
+
+/// Prompt tokens that were computed, not found in a cache.
+fn computed(usage: &Usage, expected: u64) -> u64 {
+    usage.prompt_tokens.unwrap_or(expected).saturating_sub(usage.cached_tokens.unwrap_or_default())
+}

@@ -1,0 +1,172 @@
+//! Who of one class goes next: weighted virtual token counters, and each tenant's own order.
+//!
+//! After "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): every tenant has a counter of what it was served,
+//! prompt tokens at once and generated ones as they come, divided by its weight. The one with the smallest counter goes next. A
+//! tenant that comes back is lifted to the smallest counter of those that wait, so that being away earns no credit. Two tenants
+//! that always have work waiting are therefore never further apart than one request's cost, whatever they ask for.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{At, Id};
+
+/// What a generated token costs, in prompt tokens (the paper's weights).
+const GENERATED: u64 = 2;
+/// Counters are in millionths of a token, so that weights divide well.
+const UNIT: u64 = 1_000_000;
+/// Tenants without work whose counters are remembered.
+const MOST_IDLE: usize = 4_096;
+
+/// The cost of a request or a part of it, before the weight.
+#[must_use]
+pub(super) fn cost(prompt_tokens: u64, generated_tokens: u64) -> u64 {
+    prompt_tokens.saturating_add(generated_tokens.saturating_mul(GENERATED))
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tenants {
+    known: HashMap<Arc<str>, Tenant>,
+    /// Those with work waiting, by who goes next.
+    active: BTreeSet<(Rank, Arc<str>)>,
+    /// Nobody who comes back starts below this.
+    floor: u64,
+    turns: u64,
+}
+
+/// Smallest goes next: the counter, then who has not been served for longest.
+type Rank = (u64, u64);
+
+#[derive(Debug, Default)]
+struct Tenant {
+    rank: Rank,
+    weight: u32,
+    waiting: BTreeSet<(At, Id)>,
+    /// Expected service time of what waits, by size.
+    work_s: [f64; SIZES],
+}
+
+/// One request, as its tenant's queue sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    pub due: At,
+    pub id: Id,
+    /// Expected service time, in seconds.
+    pub service_s: f64,
+}
+
+/// Service times of one power of two are one size, from 10 ms on.
+const SIZES: usize = 16;
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+fn size(service_s: f64) -> usize {
+    (service_s / 0.01).max(1.0).log2().clamp(0.0, 15.0) as usize
+}
+
+impl Tenants {
+    pub(super) fn insert(&mut self, name: &Arc<str>, weight: u32, item: &Item) {
+        let lowest = self.active.first().map_or(self.floor, |(rank, _)| rank.0);
+        let tenant = self.known.entry(name.clone()).or_default();
+        tenant.weight = weight.max(1);
+        if tenant.waiting.is_empty() {
+            tenant.rank.0 = tenant.rank.0.max(lowest);
+            self.active.insert((tenant.rank, name.clone()));
+        }
+        tenant.waiting.insert((item.due, item.id));
+        tenant.work_s[size(item.service_s)] += item.service_s;
+    }
+
+    pub(super) fn remove(&mut self, name: &Arc<str>, item: &Item) {
+        let Some(tenant) = self.known.get_mut(name) else { return };
+        if !tenant.waiting.remove(&(item.due, item.id)) {
+            return;
+        }
+        tenant.work_s[size(item.service_s)] -= item.service_s;
+        if tenant.waiting.is_empty() {
+            tenant.work_s = [0.0; SIZES];
+            self.active.remove(&(tenant.rank, name.clone()));
+            self.forget_idle();
+        }
+    }
+
+    /// It is this tenant's turn: what it costs now, in tokens.
+    pub(super) fn served(&mut self, name: &Arc<str>, tokens: u64) {
+        if let Some((lowest, _)) = self.active.first() {
+            self.floor = self.floor.max(lowest.0);
+        }
+        self.turns += 1;
+        let turn = self.turns;
+        self.change(name, |rank, weight| (rank.0.saturating_add(share(tokens, weight)), turn));
+    }
+
+    /// More tokens for a request that was served.
+    pub(super) fn charge(&mut self, name: &Arc<str>, tokens: u64) {
+        self.change(name, |rank, weight| (rank.0.saturating_add(share(tokens, weight)), rank.1));
+    }
+
+    /// A request cost less than it was charged.
+    pub(super) fn refund(&mut self, name: &Arc<str>, tokens: u64) {
+        self.change(name, |rank, weight| (rank.0.saturating_sub(share(tokens, weight)), rank.1));
+    }
+
+    fn change(&mut self, name: &Arc<str>, to: impl FnOnce(Rank, u32) -> Rank) {
+        let floor = self.floor;
+        let tenant = self.known.entry(name.clone()).or_insert_with(|| Tenant { rank: (floor, 0), weight: 1, ..Tenant::default() });
+        let (before, after) = (tenant.rank, to(tenant.rank, tenant.weight));
+        tenant.rank = after;
+        if !tenant.waiting.is_empty() && before != after {
+            self.active.remove(&(before, name.clone()));
+            self.active.insert((after, name.clone()));
+        }
+    }
+
+    /// All that wait, in the order of the tenants now and within each in its own.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = Id> + '_ {
+        let waiting = self.active.iter().filter_map(|(_, name)| self.known.get(name));
+        waiting.flat_map(|tenant| tenant.waiting.iter().map(|&(_, id)| id))
+    }
+
+    /// How far this tenant's counter is above the smallest, in tokens before the weight.
+    pub(super) fn lead(&self, name: &str) -> u64 {
+        let (Some(tenant), Some((lowest, _))) = (self.known.get(name), self.active.first()) else { return 0 };
+        tenant.rank.0.saturating_sub(lowest.0) / UNIT * u64::from(tenant.weight)
+    }
+
+    /// Counter and weight of each that waits.
+    pub(super) fn counters(&self) -> impl Iterator<Item = (&Arc<str>, u64, u32)> {
+        self.active.iter().filter_map(|(rank, name)| Some((name, rank.0, self.known.get(name)?.weight)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Work of this tenant's own requests that a new one of this length has before it, in seconds.
+    pub(super) fn own_ahead_s(&self, name: &str, service_s: f64) -> f64 {
+        self.known.get(name).map_or(0.0, |tenant| tenant.work_s[..=size(service_s)].iter().sum::<f64>().max(0.0))
+    }
+
+    pub(super) fn waiting_of(&self, name: &str) -> usize {
+        self.known.get(name).map_or(0, |tenant| tenant.waiting.len())
+    }
+
+    /// A counter at the floor says no more than none.
+    fn forget_idle(&mut self) {
+        if self.known.len() > 2 * self.active.len() + MOST_IDLE {
+            let floor = self.floor;
+            self.known.retain(|_, tenant| !tenant.waiting.is_empty() || tenant.rank.0 > floor);
+            if self.known.len() > 2 * self.active.len() + MOST_IDLE {
+                self.known.retain(|_, tenant| !tenant.waiting.is_empty());
+            }
+        }
+    }
+}
+
+/// What tokens add to a counter.
+#[must_use]
+pub(super) fn share(tokens: u64, weight: u32) -> u64 {
+    tokens.saturating_mul(UNIT) / u64::from(weight.max(1))
+}
+
+#[cfg(test)]
+#[path = "tenants_tests.rs"]
+mod tests;
