@@ -85,6 +85,8 @@ impl Storage {
     #[must_use]
     pub fn budgets(&self) -> budgets::BudgetsTable {
         budgets::BudgetsTable::new(self.clone())
+    }
+
     /// The API keys.
     #[must_use]
     pub fn keys(&self) -> keys::KeyTable {
