@@ -56,6 +56,7 @@ pub fn router(state: State) -> Router {
 fn documented() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(native::handlers::generate))
+        .routes(routes!(native::handlers::read_again, native::handlers::stop))
         .routes(routes!(native::handlers::models))
         .routes(routes!(ops::live))
         .routes(routes!(ops::ready))

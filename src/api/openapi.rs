@@ -18,7 +18,7 @@ use super::state::State;
 #[openapi(
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
     tags((name = "native", description = "Arriero's own API"), (name = "operations", description = "How the process is doing")),
-    components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>))
+    components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>, super::native::types::Queued))
 )]
 struct Frame;
 

@@ -125,7 +125,7 @@ fn keep_usage(
 
 async fn list_models(registry: Registry, metrics: Metrics) {
     loop {
-        for entry in registry.entries() {
+        for entry in registry.entries().iter() {
             metrics.backend_up(entry.backend.name(), entry.backend.health() == Health::Up);
         }
         tokio::time::sleep(REFRESH_INTERVAL).await;
