@@ -65,6 +65,7 @@ pub fn as_identity(routes: Router, key_name: &str) -> Router {
 fn documented() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::frame())
         .routes(routes!(native::handlers::generate))
+        .routes(routes!(native::handlers::read_again, native::handlers::stop))
         .routes(routes!(native::handlers::models))
         .routes(routes!(ops::live))
         .routes(routes!(ops::ready))

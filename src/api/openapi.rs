@@ -25,7 +25,7 @@ use super::state::State;
     ),
     security(("bearer" = []), ("x-api-key" = [])),
     modifiers(&Schemes),
-    components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>))
+    components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>, super::native::types::Queued))
 )]
 struct Frame;
 

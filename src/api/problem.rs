@@ -242,6 +242,14 @@ pub const TABLE: &[Row] = &[
         "No backend is there to serve the request",
         "Configure a backend that has the model: `arriero doctor` shows those there are.",
     ),
+    row("model_forbidden", StatusCode::FORBIDDEN, "The key may not use the model", "Ask for a model of the key's own, or have an administrator allow it."),
+    row("key_ended", StatusCode::UNAUTHORIZED, "The key was revoked or has expired", "Ask an administrator for a new key."),
+    row("too_slow", StatusCode::GATEWAY_TIMEOUT, "The backend took too long", "Try again, ask for less, or raise `routing.timeouts`."),
+    row("not_cached", StatusCode::GATEWAY_TIMEOUT, "No cached answer is there", "Leave `cache` out to have the model asked."),
+    row("generation_not_found", StatusCode::NOT_FOUND, "No such generation is kept", "Only generations with `detach`, or within `generation.kept.resume_window`, are kept, for a while."),
+    row("resume_gone", StatusCode::GONE, "What would be sent again is no longer kept", "Ask anew."),
+    row("id_in_use", StatusCode::CONFLICT, "The request id is in use", "Send another `x-request-id`, or none."),
+    row("too_many_kept", StatusCode::SERVICE_UNAVAILABLE, "Too many generations are kept", "Read or stop those that are kept, or try again after `retry-after` seconds."),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
 ];
@@ -327,15 +335,32 @@ impl From<gateway::Error> for Problem {
         if error.blame() != Blame::Client {
             tracing::warn!(kind = error.kind(), %error, "a generation failed");
         }
-        let problem = Self::new(error.kind(), error.to_string());
+        Self::of_generation(&error)
+    }
+}
+
+impl Problem {
+    fn of_generation(error: &gateway::Error) -> Self {
+        if let gateway::Error::Shared(error) = error {
+            return Self::of_generation(error);
+        }
+        if let gateway::Error::Limited(refusal) = error {
+            return refusal.into();
+        }
+        let mut problem = Self::new(error.kind(), error.to_string());
+        if let Retry::After(after) = error.retry() {
+            problem.retry_after(after);
+        }
         match error {
             gateway::Error::ModelNotFound { near, unasked, .. } => {
-                let problem = problem.with("near", near);
-                if unasked.is_empty() { problem } else { problem.with("unasked", unasked) }
+                let problem = problem.with("near", near.clone());
+                if unasked.is_empty() { problem } else { problem.with("unasked", unasked.clone()) }
             }
-            gateway::Error::ModelMissing { known } => problem.with("known", known),
-            gateway::Error::NoBackend { reasons } => problem.with("reasons", reasons),
-            gateway::Error::Backend { backend, source } => problem.with("backend", backend).of_backend(&source),
+            gateway::Error::ModelMissing { known } => problem.with("known", known.clone()),
+            gateway::Error::ModelForbidden { allowed, .. } => problem.with("allowed", allowed.clone()),
+            gateway::Error::NoBackend { reasons } => problem.with("reasons", reasons.clone()),
+            gateway::Error::ResumeGone { missing } => problem.with("missing", *missing),
+            gateway::Error::Backend { backend, source } => problem.with("backend", backend.clone()).of_backend(source),
             _ => problem,
         }
     }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::engine::{self, Engine};
 use super::error::Error;
-use crate::backends::ollama::Ollama;
+use crate::backends::ollama::{self, Ollama};
 use crate::backends::{Backend, Health, Probe};
 use crate::config::Config;
 use crate::models::Backends;
@@ -26,7 +26,7 @@ pub struct Built {
 /// # Errors
 /// A backend that is configured wrongly, a model that cannot be loaded, or nothing at all that could serve.
 pub async fn build(config: &Config) -> Result<Built, Error> {
-    let ollamas = ollamas(config)?;
+    let ollamas: Vec<Ollama> = config.ollama.iter().map(open).collect::<Result<_, _>>()?;
     let health = join_all(ollamas.iter().map(first_probe)).await;
     let answers = health.contains(&Health::Up);
     let engine = engine::load(config, answers).await?;
@@ -39,12 +39,11 @@ pub async fn build(config: &Config) -> Result<Built, Error> {
     Ok(Built { backends, ollamas, engine })
 }
 
-fn ollamas(config: &Config) -> Result<Vec<Ollama>, Error> {
-    let open = |config: &crate::backends::ollama::Config| {
-        let name = || config.name.clone().unwrap_or_else(|| crate::backends::ollama::hide_credentials(&config.url));
-        Ollama::new(config.clone()).map_err(|source| Error::Ollama { name: name(), source })
-    };
-    config.ollama.iter().map(open).collect()
+/// # Errors
+/// An address that is none, or certificates that cannot be read.
+pub fn open(config: &ollama::Config) -> Result<Ollama, Error> {
+    let name = || config.name.clone().unwrap_or_else(|| ollama::hide_credentials(&config.url));
+    Ollama::new(config.clone()).map_err(|source| Error::Ollama { name: name(), source })
 }
 
 async fn first_probe(ollama: &Ollama) -> Health {

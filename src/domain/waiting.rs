@@ -43,6 +43,12 @@ impl Progress {
         self.0.send_if_modified(|told| told.replace(waiting) != Some(waiting));
     }
 
+    /// For somebody else who waits for the same.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<Waiting>> {
+        self.0.subscribe()
+    }
+
     /// Whether anybody listens: working out a position that nobody reads is a waste.
     #[must_use]
     pub fn is_heard(&self) -> bool {

@@ -1,6 +1,11 @@
-//! How long a generation may take.
+//! How long a generation may take, and whether whoever asked may go on.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::error::{Error, Stage};
 
@@ -27,6 +32,35 @@ pub async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>
         Some(Deadline { at, allowed }) => {
             let late = |_| Error::Deadline { stage: Stage::Waiting, allowed };
             tokio::time::timeout_at(at.into(), work).await.map_err(late)
+        }
+    }
+}
+
+/// What ends an answer from outside: its deadline, and the end of the key it was asked with.
+#[derive(Default)]
+pub struct Bounds {
+    deadline: Option<(Pin<Box<Sleep>>, Deadline)>,
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl Bounds {
+    pub fn new(deadline: Option<Deadline>, ended: Option<CancellationToken>) -> Self {
+        Self {
+            deadline: deadline.map(|deadline| (Box::pin(tokio::time::sleep_until(deadline.at.into())), deadline)),
+            ended: ended.map(|token| Box::pin(token.cancelled_owned())),
+        }
+    }
+
+    /// Ready when the answer must end, with the reason.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        if let Some((sleep, deadline)) = &mut self.deadline
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Error::Deadline { stage: Stage::Generating, allowed: deadline.allowed });
+        }
+        match &mut self.ended {
+            Some(ended) => ended.as_mut().poll(cx).map(|()| Error::KeyEnded),
+            None => Poll::Pending,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Why a generation gave no answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backends;
 use crate::domain::blame::{Blame, Retry};
+use crate::{limits, scheduler};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,6 +22,8 @@ pub enum Error {
         /// What could have been named.
         known: Vec<String>,
     },
+    #[error("this key may not use the model `{model}`; it may use {}", allowed.join(", "))]
+    ModelForbidden { model: String, allowed: Vec<String> },
     #[error("no backend can be reached: {}", reasons.join("; "))]
     NoBackend { reasons: Vec<String> },
     #[error("the deadline of {allowed:?} passed while {stage}")]
@@ -28,8 +32,29 @@ pub enum Error {
     DeadlineTooLong { asked: Duration, most: Duration },
     #[error("the answer grew beyond {bound_bytes} bytes")]
     AnswerTooLarge { bound_bytes: usize },
+    #[error("{stage} took longer than the allowed {allowed:?}")]
+    TooSlow { stage: Stage, allowed: Duration },
+    #[error(transparent)]
+    Limited(#[from] limits::Refusal),
+    #[error(transparent)]
+    Queue(#[from] scheduler::Refusal),
+    #[error("the request asks for a cached answer only, and there is none: {why}")]
+    NotCached { why: &'static str },
+    #[error("the key was revoked or has expired while its request ran")]
+    KeyEnded,
+    #[error("no generation with the id `{id}` is kept")]
+    NothingToResume { id: String },
+    #[error("the first {missing} events of this answer are no longer kept")]
+    ResumeGone { missing: u64 },
+    #[error("a generation with the id `{id}` is running already")]
+    IdInUse { id: String },
+    #[error("{most} generations are kept for their clients already, and none of them has ended")]
+    TooManyKept { most: usize },
     #[error("backend {backend}: {source}")]
     Backend { backend: String, source: backends::Error },
+    /// The same failure, told to several who wait for one answer.
+    #[error(transparent)]
+    Shared(Arc<Error>),
 }
 
 fn did_you_mean(near: &[String]) -> String {
@@ -40,6 +65,8 @@ fn did_you_mean(near: &[String]) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Waiting,
+    Loading,
+    FirstToken,
     Generating,
 }
 
@@ -47,6 +74,8 @@ impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Waiting => "waiting for the first token",
+            Self::Loading => "loading the model",
+            Self::FirstToken => "reading the prompt",
             Self::Generating => "generating",
         })
     }
@@ -56,18 +85,33 @@ impl Error {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::ModelNotFound { .. } | Self::ModelMissing { .. } | Self::DeadlineTooLong { .. } | Self::Deadline { .. } => Blame::Client,
-            Self::NoBackend { .. } => Blame::Upstream,
-            Self::AnswerTooLarge { .. } => Blame::Gateway,
+            Self::ModelNotFound { .. }
+            | Self::ModelMissing { .. }
+            | Self::ModelForbidden { .. }
+            | Self::DeadlineTooLong { .. }
+            | Self::Deadline { .. }
+            | Self::Limited(_)
+            | Self::NotCached { .. }
+            | Self::KeyEnded
+            | Self::NothingToResume { .. }
+            | Self::IdInUse { .. }
+            | Self::ResumeGone { .. } => Blame::Client,
+            Self::NoBackend { .. } | Self::TooSlow { .. } => Blame::Upstream,
+            Self::AnswerTooLarge { .. } | Self::TooManyKept { .. } => Blame::Gateway,
+            Self::Queue(refusal) => refusal.blame(),
             Self::Backend { source, .. } => source.blame(),
+            Self::Shared(error) => error.blame(),
         }
     }
 
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::NoBackend { .. } | Self::Deadline { .. } => Retry::Elsewhere,
+            Self::NoBackend { .. } | Self::Deadline { .. } | Self::TooSlow { .. } => Retry::Elsewhere,
+            Self::Limited(refusal) => refusal.retry_after.map_or(Retry::Never, Retry::After),
+            Self::Queue(refusal) => refusal.retry(),
             Self::Backend { source, .. } => source.retry(),
+            Self::Shared(error) => error.retry(),
             _ => Retry::Never,
         }
     }
@@ -78,11 +122,22 @@ impl Error {
         match self {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::ModelMissing { .. } => "model_missing",
+            Self::ModelForbidden { .. } => "model_forbidden",
             Self::NoBackend { .. } => "unreachable",
             Self::Deadline { .. } => "deadline",
             Self::DeadlineTooLong { .. } => "deadline_too_long",
             Self::AnswerTooLarge { .. } => "answer_too_large",
+            Self::TooSlow { .. } => "too_slow",
+            Self::Limited(_) => "limited",
+            Self::Queue(refusal) => refusal.kind(),
+            Self::NotCached { .. } => "not_cached",
+            Self::KeyEnded => "key_ended",
+            Self::NothingToResume { .. } => "generation_not_found",
+            Self::ResumeGone { .. } => "resume_gone",
+            Self::IdInUse { .. } => "id_in_use",
+            Self::TooManyKept { .. } => "too_many_kept",
             Self::Backend { source, .. } => source.kind(),
+            Self::Shared(error) => error.kind(),
         }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! A [`Record`] that is dropped before it was told of an end was cancelled: the client left.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::blame::Blame;
 use crate::domain::clock::Clock;
-use crate::domain::generation::{Delta, Dialect, Draft, Finish, Usage};
+use crate::domain::generation::{Delta, Dialect, Draft, Finish, Priority, Usage};
 use crate::domain::id::{ModelName, RequestId};
+use crate::domain::principal::Principal;
 use crate::telemetry::Outcome;
 use crate::telemetry::labels::Operation;
 use crate::telemetry::metrics::{Generation, Metrics};
 use crate::usage::{Row, UsageLog};
+
+use super::about::About;
 
 /// Where a record goes.
 #[derive(Clone)]
@@ -26,6 +30,8 @@ pub struct Record {
     ledger: Ledger,
     id: RequestId,
     dialect: Dialect,
+    principal: Arc<Principal>,
+    class: Priority,
     streamed: bool,
     prompt_bytes: usize,
     answer_bytes: usize,
@@ -40,6 +46,10 @@ pub struct Record {
     /// From the start to the first piece.
     ttft: Option<Duration>,
     usage: Usage,
+    /// What the caches did, where one was asked.
+    cache: Option<&'static str>,
+    /// How often a backend was asked.
+    attempts: u32,
     /// How it ended, and what failed.
     end: Option<(Outcome, Option<&'static str>)>,
 }
@@ -49,6 +59,8 @@ impl Record {
         Self {
             id: draft.id.clone(),
             dialect: draft.dialect,
+            class: draft.principal.priority(draft.control.priority),
+            principal: Arc::clone(&draft.principal),
             streamed: draft.streamed,
             prompt_bytes: draft.ask.prompt.text.len(),
             answer_bytes: 0,
@@ -60,6 +72,8 @@ impl Record {
             queued: None,
             ttft: None,
             usage: Usage::default(),
+            cache: None,
+            attempts: 0,
             end: None,
             ledger,
         }
@@ -68,15 +82,46 @@ impl Record {
     /// The model is known and exists.
     pub fn model(&mut self, model: &ModelName) {
         self.model = Some(model.clone());
-        self.asked = Some(self.ledger.clock.now());
     }
 
-    /// A backend has accepted.
-    pub fn accepted(&mut self, backend: &str) {
-        let queued = self.elapsed();
+    /// For a client that comes back to an answer. Its events count as its own.
+    pub fn again(who: &Principal, id: &RequestId, ledger: Ledger) -> Self {
+        Self {
+            id: id.clone(),
+            dialect: Dialect::Native,
+            class: who.default_priority,
+            principal: Arc::new(who.clone()),
+            streamed: true,
+            prompt_bytes: 0,
+            answer_bytes: 0,
+            started: ledger.clock.now(),
+            started_at_ms: ledger.clock.unix_ms(),
+            model: None,
+            backend: None,
+            asked: None,
+            queued: None,
+            ttft: None,
+            usage: Usage::default(),
+            cache: None,
+            attempts: 0,
+            end: None,
+            ledger,
+        }
+    }
+
+    /// A backend has accepted, and was asked at this moment, or another request's answer is given.
+    pub fn accepted(&mut self, about: &About) {
+        let asked = about.asked_at.unwrap_or_else(|| self.ledger.clock.now()).max(self.started);
+        self.asked = Some(asked);
+        let queued = asked.saturating_duration_since(self.started);
         self.queued = Some(queued);
-        self.backend = Some(backend.to_owned());
-        self.ledger.metrics.queued(backend, queued);
+        self.model = Some(about.model.clone());
+        self.backend = Some(about.backend.clone());
+        self.cache = about.cache.is_asked().then_some(about.cache.status);
+        self.attempts = about.attempts;
+        if about.attempts > 0 {
+            self.ledger.metrics.queued(&about.backend, queued);
+        }
     }
 
     /// A piece of the answer has come.
@@ -84,7 +129,7 @@ impl Record {
         self.answer_bytes += delta.text.len() + delta.thinking.len();
         if self.ttft.is_none() {
             self.ttft = Some(self.elapsed());
-            if let (Some(backend), Some(model), Some(after)) = (&self.backend, &self.model, self.since_asked()) {
+            if let (Some(backend), Some(model), Some(after), 1..) = (&self.backend, &self.model, self.since_asked(), self.attempts) {
                 self.ledger.metrics.first_token(backend, model.as_str(), after);
             }
         }
@@ -117,7 +162,10 @@ impl Record {
     }
 
     fn observe(&self, outcome: Outcome) {
-        let (Some(backend), Some(model), Some(duration)) = (&self.backend, &self.model, self.since_asked()) else { return };
+        // Only what a backend did is a figure of that backend: an answer from a cache, or of another's request, is not.
+        let (Some(backend), Some(model), Some(duration), 1..) = (&self.backend, &self.model, self.since_asked(), self.attempts) else {
+            return;
+        };
         let before_asking = self.elapsed().saturating_sub(duration);
         self.ledger.metrics.generation_finished(&Generation {
             backend,
@@ -149,6 +197,12 @@ impl Record {
             total_ms: ms(self.elapsed()),
             prompt_bytes: self.prompt_bytes as u64,
             answer_bytes: self.answer_bytes as u64,
+            tenant: Some(self.principal.tenant.to_string()),
+            key_id: self.principal.key_id.as_ref().map(ToString::to_string),
+            priority: Some(self.class.as_str().into()),
+            cache: self.cache.map(Into::into),
+            cached_tokens: self.usage.cached_tokens,
+            attempts: Some(u64::from(self.attempts)),
         }
     }
 }

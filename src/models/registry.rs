@@ -33,6 +33,15 @@ struct Listing {
 }
 
 impl Entry {
+    fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
+        Arc::new(Self { backend, in_flight: AtomicUsize::new(0), models: ArcSwap::default() })
+    }
+
+    /// Whether the backend can be relied on now; [`Entry::down`] says why not.
+    pub fn is_up(&self) -> bool {
+        !matches!(self.backend.health(), Health::Down(_)) && self.models.load().failure.is_none()
+    }
+
     /// Generations running on this backend now.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
@@ -96,19 +105,31 @@ pub struct Registry {
 }
 
 struct Inner {
-    entries: Vec<Arc<Entry>>,
+    entries: ArcSwap<Vec<Arc<Entry>>>,
     /// When the lists were last asked for; held while asking, so that many misses at once cause one round of questions.
     refreshed: Mutex<Option<Instant>>,
 }
 
 impl Registry {
     pub fn new(backends: Backends) -> Self {
-        let entry = |backend| Arc::new(Entry { backend, in_flight: AtomicUsize::new(0), models: ArcSwap::default() });
-        Self { inner: Arc::new(Inner { entries: backends.into_iter().map(entry).collect(), refreshed: Mutex::new(None) }) }
+        let entries = backends.into_iter().map(Entry::new).collect();
+        Self { inner: Arc::new(Inner { entries: ArcSwap::from_pointee(entries), refreshed: Mutex::new(None) }) }
     }
 
-    pub fn entries(&self) -> &[Arc<Entry>] {
-        &self.inner.entries
+    /// The backends as they are now. They may be others a moment later.
+    pub fn entries(&self) -> Arc<Vec<Arc<Entry>>> {
+        self.inner.entries.load_full()
+    }
+
+    /// Puts other backends in the place of those there are. One that is there already (the very same, not one that looks like it)
+    /// keeps what is known of it; what runs on one that goes comes to its end there.
+    pub fn replace(&self, backends: Backends) {
+        let known = self.entries();
+        let keep = |backend: Arc<dyn Backend>| {
+            let same = known.iter().find(|entry| Arc::ptr_eq(&entry.backend, &backend));
+            same.map_or_else(|| Entry::new(backend), Arc::clone)
+        };
+        self.inner.entries.store(Arc::new(backends.into_iter().map(keep).collect()));
     }
 
     /// Asks all backends for their models.
@@ -120,7 +141,8 @@ impl Registry {
     pub async fn refresh_if_older(&self, age: Duration) {
         let mut refreshed = self.inner.refreshed.lock().await;
         if refreshed.is_none_or(|at| at.elapsed() >= age) {
-            join_all(self.inner.entries.iter().map(|entry| entry.refresh())).await;
+            let entries = self.entries();
+            join_all(entries.iter().map(|entry| entry.refresh())).await;
             *refreshed = Some(Instant::now());
         }
     }
@@ -131,7 +153,7 @@ impl Registry {
             let model = entry.models().iter().find(|model| model.name == *name).cloned()?;
             Some((Arc::clone(entry), model))
         };
-        self.inner.entries.iter().filter_map(find).collect()
+        self.entries().iter().filter_map(find).collect()
     }
 
     /// Everything that can be asked for now.
@@ -141,7 +163,7 @@ impl Registry {
             let models = entry.models();
             models.iter().map(|model| View { backend: backend.clone(), kind, available, model: model.clone() }).collect::<Vec<_>>()
         };
-        self.inner.entries.iter().flat_map(views).collect()
+        self.entries().iter().flat_map(views).collect()
     }
 
     /// Names of models that resemble one that nobody has.
@@ -231,6 +253,18 @@ mod tests {
         let registry = Registry::new(vec![stub.clone()]);
         join_all((0..20).map(|_| registry.refresh_if_older(Duration::from_mins(1)))).await;
         assert_eq!(stub.asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_stays_keeps_what_is_known_of_it() {
+        let (a, b): (Arc<dyn Backend>, Arc<dyn Backend>) = (Stub::new("a", &["x"]), Stub::new("b", &["y"]));
+        let registry = Registry::new(vec![Arc::clone(&a)]);
+        registry.refresh().await;
+        registry.replace(vec![b, a]);
+        assert_eq!(registry.having(&name("x")).len(), 1);
+        assert!(registry.having(&name("y")).is_empty(), "nothing is known of the new one before it was asked");
+        registry.replace(vec![Stub::new("a", &["x"])]);
+        assert!(registry.having(&name("x")).is_empty(), "another one of the same name is another one");
     }
 
     #[test]

@@ -32,12 +32,25 @@ pub struct Row {
     pub total_ms: u64,
     pub prompt_bytes: u64,
     pub answer_bytes: u64,
+    /// Whose share was used.
+    pub tenant: Option<String>,
+    /// Public id of the key; `None` for whoever needs none.
+    pub key_id: Option<String>,
+    /// The class in which it waited.
+    pub priority: Option<Cow<'static, str>>,
+    /// What the caches did: `hit`, `miss`, `joined`, … `None`: none was asked.
+    pub cache: Option<Cow<'static, str>>,
+    /// Tokens of the prompt that the backend had in its own cache, where it says so.
+    pub cached_tokens: Option<u64>,
+    /// How often a backend was asked.
+    pub attempts: Option<u64>,
 }
 
 const COLUMNS: &str = "request_id, started_at_ms, dialect, model, backend, outcome, error_kind, streamed, \
-    prompt_tokens, completion_tokens, queued_ms, ttft_ms, total_ms, prompt_bytes, answer_bytes";
+    prompt_tokens, completion_tokens, queued_ms, ttft_ms, total_ms, prompt_bytes, answer_bytes, \
+    tenant, key_id, priority, cache, cached_tokens, attempts";
 
-/// Rows a statement: with 15 columns well under SQLite's 32,766 parameters, and few enough to be prepared quickly.
+/// Rows a statement: with 21 columns well under SQLite's 32,766 parameters, and few enough to be prepared quickly.
 const ROWS_A_STATEMENT: usize = 100;
 
 /// The request log in the file.
@@ -128,7 +141,13 @@ fn insertion(rows: &[Row]) -> QueryBuilder<Sqlite> {
             .push_bind(row.ttft_ms.map(signed))
             .push_bind(signed(row.total_ms))
             .push_bind(signed(row.prompt_bytes))
-            .push_bind(signed(row.answer_bytes));
+            .push_bind(signed(row.answer_bytes))
+            .push_bind(row.tenant.clone())
+            .push_bind(row.key_id.clone())
+            .push_bind(row.priority.clone())
+            .push_bind(row.cache.clone())
+            .push_bind(row.cached_tokens.map(signed))
+            .push_bind(row.attempts.map(signed));
     });
     query
 }
@@ -154,6 +173,12 @@ fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         total_ms: figure("total_ms")?,
         prompt_bytes: figure("prompt_bytes")?,
         answer_bytes: figure("answer_bytes")?,
+        tenant: row.try_get("tenant")?,
+        key_id: row.try_get("key_id")?,
+        priority: row.try_get::<Option<String>, _>("priority")?.map(Cow::Owned),
+        cache: row.try_get::<Option<String>, _>("cache")?.map(Cow::Owned),
+        cached_tokens: maybe("cached_tokens")?,
+        attempts: maybe("attempts")?,
     })
 }
 
@@ -189,6 +214,12 @@ mod tests {
             total_ms: u64::MAX,
             prompt_bytes: 100,
             answer_bytes: 0,
+            tenant: Some("acme".to_owned()),
+            key_id: None,
+            priority: Some("normal".into()),
+            cache: Some("miss".into()),
+            cached_tokens: Some(3),
+            attempts: Some(1),
         }
     }
 

@@ -74,6 +74,12 @@ pub(crate) mod testing {
             total_ms: 30,
             prompt_bytes: 100,
             answer_bytes: 200,
+            tenant: None,
+            key_id: None,
+            priority: None,
+            cache: None,
+            cached_tokens: None,
+            attempts: None,
         }
     }
 

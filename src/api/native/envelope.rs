@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::types::{About, GenerateResponse};
-use crate::domain::generation::{Finish, FinishReason};
+use http::{HeaderMap, HeaderValue};
+
+use super::types::{About, CacheStatus, FallbackStatus, GenerateResponse};
+use crate::api::middleware::rate_limit;
+use crate::domain::generation::{Finish, FinishReason, Usage};
 use crate::domain::id::RequestId;
-use crate::gateway::{Answer, Generation};
+use crate::gateway::{self, Answer, Generation};
 
 /// The object of an answer that was collected.
 pub fn whole(id: &RequestId, generation: &Generation, answer: Answer, created_at: String) -> GenerateResponse {
@@ -20,7 +23,7 @@ pub fn whole(id: &RequestId, generation: &Generation, answer: Answer, created_at
 pub fn last(id: &RequestId, generation: &Generation, finish: Finish, created_at: String) -> GenerateResponse {
     let about = generation.about();
     GenerateResponse {
-        model: about.model.to_string(),
+        model: about.asked.to_string(),
         created_at,
         response: String::new(),
         thinking: String::new(),
@@ -42,9 +45,43 @@ pub fn last(id: &RequestId, generation: &Generation, finish: Finish, created_at:
             ttft_ms: generation.ttft().map(milliseconds),
             total_ms: milliseconds(generation.elapsed()),
             not_applied: [about.not_applied.clone(), finish.remarks.not_applied].concat(),
+            changed: [about.changed.clone(), finish.remarks.changed].concat(),
+            cache: cache(about, finish.usage),
+            fallback: fallback(about),
             truncated: finish.remarks.truncated,
         },
     }
+}
+
+fn cache(about: &gateway::About, usage: Usage) -> CacheStatus {
+    CacheStatus {
+        status: about.cache.status,
+        why: about.cache.why,
+        age_ms: about.cache.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        similarity: about.cache.similarity,
+        prompt_tokens: usage.cached_tokens,
+    }
+}
+
+/// Says nothing where the model that was asked for answered.
+fn fallback(about: &gateway::About) -> Option<FallbackStatus> {
+    let named = || FallbackStatus { asked: about.asked.to_string(), step: about.step + 1, why: about.why.clone().unwrap_or_default() };
+    (about.step > 0 || about.asked != about.model).then(named)
+}
+
+/// What of an answer is told in headers: how long it waited, and how much of its limits is left.
+pub fn headers(generation: &Generation) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let about = generation.about();
+    let mut put = |name: &'static str, value: u64| headers.insert(name, HeaderValue::from(value));
+    put("x-arriero-queue-wait-ms", u64::try_from(generation.queued().as_millis()).unwrap_or(u64::MAX));
+    if let Some(ahead) = about.ahead {
+        put("x-arriero-queue-position", u64::from(ahead) + 1);
+    }
+    if let Some(standing) = &about.standing {
+        rate_limit::write(standing, &mut headers);
+    }
+    headers
 }
 
 fn reason(reason: FinishReason) -> String {

@@ -1,25 +1,29 @@
 //! `POST /generate` and `GET /models`.
 
 use axum::Json;
-use axum::extract::State as From;
+use axum::extract::{Path, State as From};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
-use super::types::{GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
+use super::types::{Detached, GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
 use super::{convert, envelope, stream};
 use crate::api::body;
 use crate::api::middleware::auth::Who;
 use crate::api::middleware::request_id::Id;
 use crate::api::problem::Problem;
+use crate::api::sse;
 use crate::api::state::State;
 use crate::domain::generation::Draft;
+use crate::domain::id::RequestId;
+use crate::domain::principal::Principal;
+use crate::domain::waiting::Progress;
 use crate::gateway;
 use crate::models::{Entry, View};
 
 /// Generate text
 ///
-/// Without `stream` one JSON object, with it (or with `Accept: text/event-stream`) server-sent events: `start` (request id, backend,
-/// model), any number of `token` (`text`, `thinking`), then one `done` (the final object) or one `error` (a problem).
+/// Without `stream` one JSON object, with it (or with `Accept: text/event-stream`) server-sent events: `queued` while it waits for its
+/// turn (position, reason, time to go), `start` (request id, backend, model), any number of `token` (`text`, `thinking`), then one `done` (the final object) or one `error` (a problem).
 #[utoipa::path(post, path = "/generate", tag = "native", request_body = GenerateRequest, responses(
     (status = 200, description = "The answer", content((GenerateResponse = "application/json"), (String = "text/event-stream"))),
     (status = 400, description = "The body is no JSON object, or the backend refused the request", body = Problem, content_type = "application/problem+json"),
@@ -40,17 +44,82 @@ pub async fn generate(
     body: axum::body::Body,
 ) -> Result<Response, Problem> {
     let body = body::read(body, &state.config.body).await?;
+    if let Some((resumed, next)) = resume_point(&headers)? {
+        return resume(&state, &principal, resumed, next);
+    }
     let draft = convert::draft(id, principal, &body, accepts_events(&headers))?;
     drop(body);
-    if draft.streamed { stream::answer(&state, draft).await } else { Ok(Json(whole(&state, draft).await?).into_response()) }
+    if draft.streamed { stream::answer(&state, draft).await } else { whole(&state, draft).await }
 }
 
-async fn whole(state: &State, draft: Draft) -> Result<GenerateResponse, Problem> {
+/// Read a generation again
+///
+/// Of a request with `detach`, and of one whose connection broke while `generation.resume_window` lasts: with
+/// `Accept: text/event-stream` its events, from the start or after `Last-Event-ID`, first those that have come and then live ones; otherwise the whole answer,
+/// or 202 while it is being made.
+#[utoipa::path(get, path = "/generate/{id}", tag = "native", params(("id" = String, Path, description = "The request's id")), responses(
+    (status = 200, description = "The answer", content((GenerateResponse = "application/json"), (String = "text/event-stream"))),
+    (status = 202, description = "It is being made", body = Detached),
+    (status = 404, description = "No such generation is kept for this caller", body = Problem, content_type = "application/problem+json"),
+    (status = 410, description = "What would have to be sent again is no longer kept", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn read_again(
+    From(state): From<State>,
+    Who(principal): Who,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = RequestId::from_client(&id).ok_or_else(|| Problem::from(gateway::Error::NothingToResume { id: String::new() }))?;
+    if accepts_events(&headers) {
+        let next = resume_point(&headers)?.map_or(0, |(_, next)| next);
+        return resume(&state, &principal, id, next);
+    }
+    let kept = state.gateway.kept(&principal, &id)?;
+    if !kept.ended {
+        let running = Detached { request_id: id.to_string(), state: "running", events: kept.events };
+        return Ok((StatusCode::ACCEPTED, Json(running)).into_response());
+    }
+    let mut generation = state.gateway.resume(&principal, &id, 0)?;
+    let answer = gateway::collect(&mut generation, state.gateway.config().max_answer_bytes).await?;
+    Ok(Json(envelope::whole(&id, &generation, answer, state.clock.rfc3339())).into_response())
+}
+
+/// Stop a generation
+///
+/// One that goes on without its client. What has come of it is forgotten.
+#[utoipa::path(delete, path = "/generate/{id}", tag = "native", params(("id" = String, Path, description = "The request's id")), responses(
+    (status = 204, description = "Stopped"),
+    (status = 404, description = "No such generation is kept for this caller", body = Problem, content_type = "application/problem+json"),
+))]
+pub async fn stop(From(state): From<State>, Who(principal): Who, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let missing = || Problem::from(gateway::Error::NothingToResume { id: id.clone() });
+    state.gateway.forget(&principal, &RequestId::from_client(&id).ok_or_else(missing)?)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where a client wants to go on: the request, and the number of the event that comes next.
+fn resume_point(headers: &HeaderMap) -> Result<Option<(RequestId, u64)>, Problem> {
+    let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let point = value.to_str().ok().and_then(sse::resume_point);
+    let point = point.and_then(|(id, next)| Some((RequestId::from_client(id)?, next)));
+    let wrong = || Problem::new("malformed_request", "Last-Event-ID is not the id of an event of this service: <request id>/<number>");
+    point.map(Some).ok_or_else(wrong)
+}
+
+fn resume(state: &State, principal: &Principal, id: RequestId, next: u64) -> Result<Response, Problem> {
+    let generation = state.gateway.resume(principal, &id, next.saturating_sub(1))?;
+    Ok(stream::resumed(state, id, generation, next))
+}
+
+async fn whole(state: &State, draft: Draft) -> Result<Response, Problem> {
     let id = draft.id.clone();
     let work = async {
-        let mut generation = state.gateway.generate(draft).await?;
+        // Nobody hears the news of a client that waits for one object.
+        let (progress, _) = Progress::new();
+        let mut generation = state.gateway.generate(draft, &progress).await?;
         let answer = gateway::collect(&mut generation, state.gateway.config().max_answer_bytes).await?;
-        Ok(envelope::whole(&id, &generation, answer, state.clock.rfc3339()))
+        let headers = envelope::headers(&generation);
+        Ok((headers, Json(envelope::whole(&id, &generation, answer, state.clock.rfc3339()))).into_response())
     };
     tokio::select! {
         answer = work => answer,

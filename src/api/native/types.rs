@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::domain::generation::{NotApplied, Truncated};
+use crate::domain::generation::{Change, NotApplied, Truncated};
+use crate::domain::waiting::{Reason, Waiting};
 
 /// What to generate. Fields that are not listed here travel to the backend.
 #[derive(ToSchema)]
@@ -114,6 +115,15 @@ pub struct About {
     /// Wishes of the request that were understood but not fulfilled.
     #[schema(value_type = Vec<NotAppliedField>)]
     pub not_applied: Vec<NotApplied>,
+    /// What was changed in the request before a backend saw it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<ChangedField>)]
+    pub changed: Vec<Change>,
+    /// What the caches did.
+    pub cache: CacheStatus,
+    /// Which step of a fallback hierarchy answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<FallbackStatus>,
     /// Set when the prompt was longer than the context and was shortened, as `truncate` allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TruncatedPrompt>)]
@@ -126,6 +136,74 @@ pub struct About {
 pub struct NotAppliedField {
     pub field: String,
     pub why: String,
+}
+
+/// One thing that was changed in a request.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub struct ChangedField {
+    pub field: String,
+    pub from: Value,
+    pub to: Value,
+    pub why: String,
+}
+
+/// What the caches did for an answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CacheStatus {
+    /// `hit`, `semantic`, `joined`, `miss`, `refresh` or `bypass`.
+    pub status: &'static str,
+    /// Why, in a word from a closed set.
+    pub why: &'static str,
+    /// How old the answer is, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// How alike the questions are, from 0 to 1, for an answer to a question that is not the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<f32>,
+    /// Tokens of the prompt that the backend did not compute anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+}
+
+/// Which step of a fallback hierarchy answered, and why not an earlier one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FallbackStatus {
+    /// The name that was asked for.
+    pub asked: String,
+    /// 1 is the first.
+    pub step: usize,
+    pub why: String,
+}
+
+/// Data of a `queued` event: where a request that waits stands now.
+#[derive(Serialize, ToSchema)]
+pub struct Queued {
+    /// 1 is next. It rises only when requests of a higher priority came.
+    pub position: u32,
+    /// `busy` (all slots are in use), `loading` (the model is being loaded) or `rate_limit` (the key's limit allows it later).
+    #[schema(value_type = String)]
+    pub reason: Reason,
+    /// When it will be its turn, in milliseconds, as far as can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_ms: Option<u64>,
+}
+
+impl From<Waiting> for Queued {
+    fn from(waiting: Waiting) -> Self {
+        let milliseconds = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self { position: waiting.ahead.saturating_add(1), reason: waiting.reason, eta_ms: waiting.eta.map(milliseconds) }
+    }
+}
+
+/// A generation that goes on, or has ended, without its client.
+#[derive(Serialize, ToSchema)]
+pub struct Detached {
+    pub request_id: String,
+    /// `running`
+    pub state: &'static str,
+    /// Events that have come so far.
+    pub events: u64,
 }
 
 /// What became of a prompt that was too long.

@@ -1,0 +1,222 @@
+//! Where an answer comes from: a cache, an equal request that runs already, or a backend.
+
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::about::{About, CacheOutcome};
+use super::call::Call;
+use super::deadline::Bounds;
+use super::error::Error;
+use super::generate::{Begun, Gateway};
+use super::kept;
+use super::production::{Production, Started};
+use super::settings::OnCut;
+use super::shares::{Note, Share};
+use super::steps;
+use crate::backends;
+use crate::cache::answer::Answer;
+use crate::cache::exact::{Hit, Lookup, Tags};
+use crate::cache::key::Key;
+use crate::cache::policy::{Outcome, Policy};
+use crate::domain::generation::Event;
+use crate::domain::waiting::Progress;
+use crate::limits::Reservation;
+
+type Stream = BoxStream<'static, Result<Event, Error>>;
+
+/// Where an answer would be kept.
+struct Place {
+    policy: Policy,
+    key: Key,
+    tags: Tags,
+}
+
+impl Gateway {
+    /// Answers a call that was let in.
+    pub(super) async fn answer(&self, call: Call, reservation: Reservation, progress: &Progress) -> Result<Begun, Error> {
+        let place = self.place(&call).await;
+        let outcome = match self.parts().exact.get(&place.key, &place.policy).await {
+            Lookup::Hit(hit) => return Ok(self.replayed(&call, hit)),
+            Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
+            Lookup::Miss(outcome) => outcome,
+        };
+        let kept = &call.settings.config.kept;
+        let resumable = call.control.detach || (call.streamed && !kept.resume_window.is_zero());
+        if !place.policy.may_join() && !place.policy.write && !resumable {
+            return self.alone(call, reservation, progress, outcome).await;
+        }
+        // Under a key of its own an answer can be kept and read again, but not joined.
+        let key = if place.policy.may_join() { place.key } else { Key::unique(call.id.as_str()) };
+        match self.parts().shares.join(key, &progress.subscribe()) {
+            Share::Alone if resumable => Err(Error::TooManyKept { most: kept.max_kept }),
+            Share::Alone => self.alone(call, reservation, progress, outcome).await,
+            Share::Follow { events, note } => follow(&call, reservation, events, &note, progress).await,
+            Share::Lead { flight, events, note, place: noted } => {
+                if resumable {
+                    let shared = kept::Shared { recording: flight.recording(), about: Arc::clone(&note.about) };
+                    self.parts().kept.keep(&call.principal, &call.id, shared, call.control.detach, kept.max_kept)?;
+                }
+                let (gateway, progress, about) = (self.clone(), progress.clone(), Arc::clone(&note.about));
+                self.parts().tasks.spawn(async move {
+                    let start = gateway.produced(call, reservation, &progress, outcome);
+                    let start = async {
+                        let (found, events) = start.await.map_err(Arc::new)?;
+                        // Nobody else sets it.
+                        let _ = about.set(found);
+                        Ok(events.map_err(Arc::new))
+                    };
+                    let mut landed = flight.run(start).await;
+                    // Kept before it can no longer be joined, so that nobody asks in between.
+                    gateway.keep(landed.answer.take(), place, about.get());
+                    drop((landed, noted));
+                });
+                first_of(events, &note).await
+            }
+        }
+    }
+
+    async fn place(&self, call: &Call) -> Place {
+        let step = call.chain.steps().first();
+        let model = step.map_or(&call.asked, |step| &step.model);
+        // That nobody has the model is told later, where another step may stand in for it.
+        let hosts = match step {
+            Some(step) => self.hosts(step).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let digest = steps::digest(&hosts);
+        let exact = &self.parts().exact;
+        let key = exact.key(&call.principal.tenant, model, digest.as_deref(), &call.ask);
+        let (tenant, key_id) = (Arc::clone(&call.principal.tenant), call.principal.key_id.clone());
+        let tags = Tags { model: model.clone(), digest, tenant, key_id, ttl: None };
+        Place { policy: exact.policy(call.control.cache, &call.ask), key, tags }
+    }
+
+    /// Keeps a whole answer of the model that the key stands for.
+    fn keep(&self, answer: Option<Answer>, place: Place, about: Option<&Arc<About>>) {
+        let by_first_step = about.is_some_and(|about| about.step == 0);
+        if let Some(answer) = answer.filter(|answer| by_first_step && place.policy.write && answer.is_worth_keeping()) {
+            self.parts().exact.put(place.key, answer, place.tags);
+        }
+    }
+
+    fn replayed(&self, call: &Call, hit: Hit) -> Begun {
+        let about = Arc::new(About { cache: said(&hit.outcome()), ..unasked(call, "cache") });
+        let events = Arc::clone(&hit.answer).replay(self.parts().exact.speed());
+        Begun { about, events: events.map(Ok).boxed() }
+    }
+
+    /// Nobody else reads it.
+    async fn alone(&self, call: Call, reservation: Reservation, progress: &Progress, outcome: Outcome) -> Result<Begun, Error> {
+        let (about, events) = self.produced(call, reservation, progress, outcome).await?;
+        Ok(Begun { about, events })
+    }
+
+    async fn produced(
+        &self,
+        call: Call,
+        reservation: Reservation,
+        progress: &Progress,
+        outcome: Outcome,
+    ) -> Result<(Arc<About>, Stream), Error> {
+        let (mut about, started) = self.produce(&call, progress).await?;
+        about.cache = said(&outcome);
+        let about = Arc::new(about);
+        Ok((Arc::clone(&about), self.whole(call, reservation, about, started)))
+    }
+
+    /// The answer from its first event on.
+    fn whole(&self, call: Call, reservation: Reservation, about: Arc<About>, started: Started) -> Stream {
+        // Of a client that reads, deadline and key are watched where it reads; this is for when it has left.
+        let bounds = if call.control.detach {
+            Bounds::new(call.deadline, call.principal.key_id.is_some().then(|| call.principal.ended.clone()))
+        } else {
+            Bounds::default()
+        };
+        let between = call.settings.timeouts.of(&about.model).between_tokens;
+        let production = Production::new(started, reservation, between, bounds);
+        match call.settings.config.on_cut {
+            OnCut::Error => production.boxed(),
+            OnCut::Continue => self.clone().continued(call, about, production).boxed(),
+        }
+    }
+}
+
+/// Reads along with an equal request.
+async fn follow(call: &Call, reservation: Reservation, events: kept::Events, note: &Note, progress: &Progress) -> Result<Begun, Error> {
+    let first = first_of(events, note);
+    let begun = tokio::select! {
+        biased;
+        begun = first => begun?,
+        never = forward(note.clone(), progress) => match never {},
+    };
+    let about = About {
+        cache: said(&Outcome::joined()),
+        backend: begun.about.backend.clone(),
+        model: begun.about.model.clone(),
+        step: begun.about.step,
+        why: begun.about.why.clone(),
+        ..unasked(call, "")
+    };
+    // It counts as a request that runs for as long as it reads, and uses nothing.
+    let events = begun.events.map(move |event| {
+        let _held = &reservation;
+        event
+    });
+    Ok(Begun { about: Arc::new(about), events: events.boxed() })
+}
+
+/// Tells where the request stands that is waited for.
+async fn forward(mut note: Note, progress: &Progress) -> std::convert::Infallible {
+    loop {
+        if note.news.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(waiting) = *note.news.borrow_and_update() {
+            progress.tell(waiting);
+        }
+    }
+}
+
+/// Waits for the first event of an answer that may have several readers.
+async fn first_of(mut events: kept::Events, note: &Note) -> Result<Begun, Error> {
+    let cut = || Error::Backend {
+        backend: "shared".to_owned(),
+        source: backends::Error::Protocol { message: "the answer ended before it began".into() },
+    };
+    let first = match events.next().await {
+        Some(Ok(first)) => first,
+        Some(Err(error)) => return Err(Error::Shared(error)),
+        None => return Err(cut()),
+    };
+    let about = note.about.get().cloned().ok_or_else(cut)?;
+    Ok(Begun { about, events: stream::once(std::future::ready(Ok(first))).chain(shared(events)).boxed() })
+}
+
+/// The events of an answer that may have several readers, as one of them sees them.
+pub(super) fn shared(events: kept::Events) -> Stream {
+    events.map_err(Error::Shared).boxed()
+}
+
+/// What is told of an answer for which no backend was asked.
+fn unasked(call: &Call, backend: &str) -> About {
+    About {
+        backend: backend.to_owned(),
+        asked: call.asked.clone(),
+        model: call.chain.steps().first().map_or_else(|| call.asked.clone(), |step| step.model.clone()),
+        step: 0,
+        why: None,
+        not_applied: call.not_applied.clone(),
+        changed: call.changed.clone(),
+        cache: CacheOutcome::new("miss", "absent"),
+        standing: Some(call.standing.clone()),
+        ahead: None,
+        attempts: 0,
+        asked_at: None,
+    }
+}
+
+fn said(outcome: &Outcome) -> CacheOutcome {
+    CacheOutcome { age: outcome.age, ..CacheOutcome::new(outcome.status.as_str(), outcome.why.as_str()) }
+}

@@ -1,0 +1,59 @@
+//! Keeps queue, routing and caches in step with what the backends have in memory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::generate::Gateway;
+use crate::domain::id::ModelName;
+use crate::models::Entry;
+use crate::scheduler::BackendView;
+
+/// How often the backends are asked what they have in memory.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Looks at the backends for ever; to be run as one supervised task.
+    pub async fn keep_up(self) {
+        let mut known = HashSet::new();
+        loop {
+            known = self.look(known).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Asks every backend once. Those that are gone since are forgotten.
+    pub async fn look(&self, known: HashSet<String>) -> HashSet<String> {
+        let entries = self.registry().entries();
+        join_all(entries.iter().map(|entry| self.look_at(entry))).await;
+        let now: HashSet<String> = entries.iter().map(|entry| entry.backend.name().to_owned()).collect();
+        for gone in known.difference(&now) {
+            self.parts().scheduler.remove(gone);
+            self.parts().router.forget(gone);
+            self.parts().prefixes.forget_backend(gone);
+        }
+        now
+    }
+
+    async fn look_at(&self, entry: &Arc<Entry>) {
+        let name = entry.backend.name();
+        let resident = entry.backend.resident().await.ok();
+        let left = resident.as_ref().map(|resident| entry.set_resident(resident.clone())).unwrap_or_default();
+        for model in &left {
+            // Whatever it held of prompts left memory with it.
+            self.parts().prefixes.forget(name, model);
+        }
+        self.parts().scheduler.update(name, self.view(entry, resident.map(|all| all.into_iter().map(|one| one.model).collect())));
+    }
+
+    fn view(&self, entry: &Entry, resident: Option<Vec<ModelName>>) -> BackendView {
+        BackendView {
+            slots: entry.backend.slots(),
+            max_loaded: entry.backend.max_loaded(),
+            resident: resident.map(|models| models.iter().map(|model| model.canonical().into()).collect()),
+            available: entry.is_up(),
+        }
+    }
+}
