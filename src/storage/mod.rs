@@ -11,6 +11,7 @@ mod error;
 mod lock;
 mod open;
 pub mod usage;
+pub mod warm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,6 +69,12 @@ impl Storage {
     #[must_use]
     pub fn usage(&self) -> usage::UsageTable {
         usage::UsageTable::new(self.clone())
+    }
+
+    /// The prompts that are kept warm.
+    #[must_use]
+    pub fn warm(&self) -> warm::WarmTable {
+        warm::WarmTable::new(self.clone())
     }
 
     /// Where the file is.

@@ -9,6 +9,7 @@ mod address;
 mod client;
 mod config;
 mod connect;
+mod embed;
 mod library;
 mod ndjson;
 mod probe;
@@ -37,6 +38,7 @@ use self::pulse::Pulse;
 use self::stream::Answer;
 use super::{Backend, Events, Health, Kind, Probe};
 use crate::domain::generation::Request;
+use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 
 pub use address::{AddressError, hide_credentials};
@@ -157,6 +159,11 @@ impl Backend for Ollama {
 
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, super::Error>> {
         Box::pin(self.start(request))
+    }
+
+    fn embed(&self, model: &ModelName, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, super::Error>> {
+        let model = model.clone();
+        Box::pin(async move { embed::embed(&self.shared.client, &model, &texts, self.shared.config.first_token_timeout).await })
     }
 }
 
