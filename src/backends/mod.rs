@@ -125,4 +125,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts a generation. Resolves when the backend has accepted it; failures until then come as the error here, later ones
     /// as the last item of the stream.
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, Error>>;
+
+    /// The meaning of each text as a vector, in the order of the texts; all of one length.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the backend or the model cannot do that, and whatever else keeps it from it.
+    fn embed(&self, model: &ModelName, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, Error>> {
+        let _ = texts;
+        let error = Error::Unsupported { field: "model", why: format!("`{model}` gives no embeddings on this backend") };
+        Box::pin(std::future::ready(Err(error)))
+    }
 }

@@ -13,6 +13,11 @@ pub mod singleflight;
 mod stored;
 #[cfg(test)]
 mod testing;
+//! Answers that need not be computed again, and prompts that need not be read again.
+
+pub mod prefix;
+pub mod semantic;
+pub mod warm;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,4 +27,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     pub recording: recording::Config,
     pub exact: exact::Config,
+    pub prefix: prefix::Config,
+    pub semantic: semantic::Config,
+    pub warm: warm::Config,
 }

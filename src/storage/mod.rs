@@ -14,6 +14,7 @@ pub mod keys;
 mod lock;
 mod open;
 pub mod usage;
+pub mod warm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -91,6 +92,10 @@ impl Storage {
     #[must_use]
     pub fn keys(&self) -> keys::KeyTable {
         keys::KeyTable::new(self.clone())
+    /// The prompts that are kept warm.
+    #[must_use]
+    pub fn warm(&self) -> warm::WarmTable {
+        warm::WarmTable::new(self.clone())
     }
 
     /// Where the file is.

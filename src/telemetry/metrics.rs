@@ -11,6 +11,7 @@ mod auth;
 mod routing;
 mod guard;
 mod queue;
+mod semantic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -215,6 +216,40 @@ declare! {
     BACKEND_IN_FLIGHT = MetricSpec::gauge("arriero_backend_in_flight", "requests",
         "Slots of a backend that are in use or kept.")
         .by(&["backend"]);
+    PREFIX_PREDICTIONS = MetricSpec::counter("arriero_prefix_predictions_total", "answers",
+        "Answers, by whether the backend held the beginning of the prompt as was predicted.")
+        .by(&["backend", "result"]);
+    PREFIX_CACHED_TOKENS = MetricSpec::counter("arriero_prefix_cached_tokens_total", "tokens",
+        "Prompt tokens that a backend did not have to read again, as it says or as its speed shows.")
+        .by(&["backend"]);
+    PREFIX_SAVED = MetricSpec::counter("arriero_prefix_saved_milliseconds_total", "milliseconds",
+        "Time that these tokens saved, at the measured speed of the backend.")
+        .by(&["backend"]);
+    PREFIX_BLOCKS = MetricSpec::gauge("arriero_prefix_blocks", "blocks",
+        "Blocks of prompts that are remembered as warm somewhere.");
+    PREFIX_EVICTED = MetricSpec::counter("arriero_prefix_blocks_evicted_total", "blocks",
+        "Blocks of prompts that were forgotten because a bound was reached.");
+    WARM_SENT = MetricSpec::counter("arriero_warm_prompts_sent_total", "prompts",
+        "Prompts sent to keep them warm, by cause and by whether that worked.")
+        .by(&["cause", "result"]);
+    SEMANTIC_LOOKUPS = MetricSpec::counter("arriero_semantic_lookups_total", "lookups",
+        "Lookups in the semantic cache, by what came of them: a hit, or why not.")
+        .by(&["result"]);
+    SEMANTIC_ENTRIES = MetricSpec::gauge("arriero_semantic_entries", "entries",
+        "Answers in the semantic cache.");
+    SEMANTIC_BYTES = MetricSpec::gauge("arriero_semantic_bytes", "bytes",
+        "Size of the semantic cache.");
+    SEMANTIC_EVICTED = MetricSpec::counter("arriero_semantic_evictions_total", "entries",
+        "Answers that left the semantic cache, by reason.")
+        .by(&["reason"]);
+    SEMANTIC_CHECKS = MetricSpec::counter("arriero_semantic_checks_total", "checks",
+        "Hits of the semantic cache that were checked against a real generation, by what was found.")
+        .by(&["result"]);
+    SEMANTIC_THRESHOLD = MetricSpec::gauge("arriero_semantic_threshold_ratio", "ratio",
+        "Similarity that a hit of the semantic cache needs now.");
+    SEMANTIC_FALSE_HITS = MetricSpec::gauge("arriero_semantic_false_hit_ratio", "ratio",
+        "Share of false hits among the checked ones at the present threshold: what was measured, and the bounds of its confidence.")
+        .by(&["bound"]);
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.

@@ -33,6 +33,7 @@ pub fn last(id: &RequestId, generation: &Generation, finish: Finish, created_at:
         total_duration: nanoseconds(finish.timing.total),
         load_duration: nanoseconds(finish.timing.load),
         prompt_eval_count: finish.usage.prompt_tokens,
+        prompt_eval_cached_count: finish.usage.cached_tokens,
         prompt_eval_duration: nanoseconds(finish.timing.prompt_eval),
         eval_count: finish.usage.completion_tokens,
         eval_duration: nanoseconds(finish.timing.eval),

@@ -83,6 +83,9 @@ pub struct GenerateResponse {
     /// Tokens of the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_eval_count: Option<u64>,
+    /// Those of them that the backend's own cache held, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_eval_cached_count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_eval_duration: Option<u64>,
     /// Tokens generated.

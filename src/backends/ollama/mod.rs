@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod connect;
 mod guard;
+mod embed;
 mod library;
 mod ndjson;
 mod probe;
@@ -234,6 +235,11 @@ impl Backend for Ollama {
 
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, super::Error>> {
         Box::pin(self.start(request))
+    }
+
+    fn embed(&self, model: &ModelName, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, super::Error>> {
+        let model = model.clone();
+        Box::pin(async move { embed::embed(&self.shared.client, &model, &texts, self.shared.config.first_token_timeout).await })
     }
 }
 

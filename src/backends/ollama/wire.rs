@@ -198,6 +198,7 @@ impl Line {
         let understood = match name {
             "context" => put_in(&mut self.context, serde_json::from_str(value.get()).ok()),
             "prompt_eval_count" => put_in(&mut self.usage.prompt_tokens, whole(value)),
+            "prompt_eval_cached_count" => put_in(&mut self.usage.cached_tokens, whole(value)),
             "eval_count" => put_in(&mut self.usage.completion_tokens, whole(value)),
             "total_duration" => put_in(&mut self.timing.total, nanoseconds(value)),
             "load_duration" => put_in(&mut self.timing.load, nanoseconds(value)),
@@ -247,11 +248,13 @@ mod tests {
 
     #[test]
     fn a_final_object_of_another_version_is_still_final() {
-        let said = said(&json!({"done": true, "prompt_eval_cached_count": 3, "eval_count": -1, "context": [1, "x"], "total_duration": 7}));
+        let said = said(
+            &json!({"done": true, "prompt_eval_cached_count": 3, "eval_count": -1, "context": [1, "x"], "total_duration": 7, "new": 1}),
+        );
         let finish = said.finish.expect("the end");
         assert_eq!((said.delta, finish.reason, finish.timing.total), (None, FinishReason::Stop, Some(Duration::from_nanos(7))));
-        assert_eq!(finish.usage, Usage::default());
-        assert_eq!(Value::Object(finish.extra), json!({"prompt_eval_cached_count": 3, "eval_count": -1, "context": [1, "x"]}));
+        assert_eq!(finish.usage, Usage { cached_tokens: Some(3), ..Usage::default() });
+        assert_eq!(Value::Object(finish.extra), json!({"eval_count": -1, "context": [1, "x"], "new": 1}));
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn write_finish(finish: &Finish, object: &mut Map<String, Value>) {
         ("total_duration", nanoseconds(finish.timing.total)),
         ("load_duration", nanoseconds(finish.timing.load)),
         ("prompt_eval_count", finish.usage.prompt_tokens.map(|n| json!(n))),
+        ("prompt_eval_cached_count", finish.usage.cached_tokens.map(|n| json!(n))),
         ("prompt_eval_duration", nanoseconds(finish.timing.prompt_eval)),
         ("eval_count", finish.usage.completion_tokens.map(|n| json!(n))),
         ("eval_duration", nanoseconds(finish.timing.eval)),

@@ -1,6 +1,7 @@
 //! Tests of the whole backend: recorded answers, and servers that misbehave.
 
 mod cancel;
+mod embed;
 mod faults;
 mod golden;
 mod metadata;
