@@ -13,6 +13,7 @@ mod native;
 mod openapi;
 mod ops;
 mod problem;
+pub mod reload;
 mod sse;
 mod state;
 

@@ -345,7 +345,7 @@ impl Problem {
             return Self::of_generation(error);
         }
         if let gateway::Error::Limited(refusal) = error {
-            return refusal.into();
+            return refusal.clone().into();
         }
         let mut problem = Self::new(error.kind(), error.to_string());
         if let Retry::After(after) = error.retry() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::Config;
+use super::reload::Reloader;
 use crate::auth::Keys;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
@@ -20,6 +21,7 @@ pub struct State {
     pub gateway: Gateway,
     pub limits: Limits,
     pub keys: Keys,
+    pub reloader: Reloader,
     pub metrics: Metrics,
     pub clock: Clock,
     pub sensors: Arc<Sensors>,

@@ -8,18 +8,19 @@ use futures_util::future::join_all;
 
 use super::engine::{self, Engine};
 use super::error::Error;
+use super::fleet::Fleet;
 use crate::backends::ollama::{self, Ollama};
 use crate::backends::{Backend, Health, Probe};
 use crate::config::Config;
-use crate::models::Backends;
+use crate::models::{Backends, Registry};
 
 /// How long a server may take to answer the question at start whether it is there.
 const START_PROBE: Duration = Duration::from_secs(2);
 
 /// Everything that can serve.
 pub struct Built {
-    pub backends: Backends,
-    pub ollamas: Vec<Ollama>,
+    pub registry: Registry,
+    pub fleet: Fleet,
     pub engine: Option<Engine>,
 }
 
@@ -33,10 +34,13 @@ pub async fn build(config: &Config) -> Result<Built, Error> {
     if !answers && engine.is_none() && !config.server.start_without_backend {
         return Err(Error::NoBackend { reasons: reasons(&ollamas, &health) });
     }
-    let mut backends: Backends = ollamas.iter().map(|ollama| Arc::new(ollama.clone()) as Arc<dyn Backend>).collect();
-    backends.extend(engine.iter().map(Engine::backend));
+    let servers: Vec<_> = config.ollama.iter().cloned().zip(ollamas).map(|(config, ollama)| (config, ollama.clone(), Arc::new(ollama) as Arc<dyn Backend>)).collect();
+    let embedded = engine.as_ref().map(Engine::backend);
+    let backends: Backends = servers.iter().map(|(_, _, backend)| Arc::clone(backend)).chain(embedded.clone()).collect();
     unique(&backends)?;
-    Ok(Built { backends, ollamas, engine })
+    let registry = Registry::new(backends);
+    let fleet = Fleet::new(registry.clone(), servers, embedded);
+    Ok(Built { registry, fleet, engine })
 }
 
 /// # Errors

@@ -41,6 +41,8 @@ pub enum Error {
     NoBackend { reasons: Vec<String> },
     #[error(transparent)]
     Task(#[from] super::supervisor::Failed),
+    #[error("the fallback hierarchy makes no sense: {}", what.join("; "))]
+    Routing { what: Vec<String> },
     #[error("the signals of the system cannot be listened to: {0}")]
     Signals(std::io::Error),
 }

@@ -7,13 +7,17 @@ mod backends;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
 mod error;
+mod fleet;
 mod listeners;
+mod reload;
+mod services;
 mod shutdown;
 mod start;
 mod summary;
 mod supervisor;
 
 pub use error::Error;
+pub use reload::Source;
 pub use shutdown::{End, Signals};
-pub use start::{App, start};
+pub use start::{App, start, start_from};
 pub use summary::{Answering, Summary};

@@ -74,6 +74,10 @@ impl App {
                 self.server.shutdown().await;
             }
         }
+        self.tasks.close();
+        if timeout(FAREWELL, self.tasks.wait()).await.is_err() {
+            tracing::warn!("generations that went on without their clients are cut off");
+        }
         if let Some(engine) = self.engine {
             engine.close().await;
         }

@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::backends::{self, Built};
 use super::engine::Engine;
 use super::error::Error;
 use super::listeners::{self, Listeners};
+use super::reload::{Reloading, Source};
+use super::services::{Ground, Services};
 use super::summary::Summary;
 use super::supervisor::Supervisor;
+use crate::api::reload::Reloader;
 use crate::api::{self, Readiness};
 use crate::auth::Keys;
 use crate::backends::Health;
 use crate::config::Config;
 use crate::domain::clock::Clock;
-use crate::gateway::{Gateway, Ledger};
-use crate::limits::Limits;
+use crate::gateway::Ledger;
 use crate::models::Registry;
 use crate::monitor::Sensors;
 use crate::storage::Storage;
@@ -42,35 +45,46 @@ pub struct App {
     pub(super) readiness: Readiness,
     pub(super) engine: Option<Engine>,
     pub(super) storage: Storage,
+    /// Generations that go on without their clients.
+    pub(super) tasks: TaskTracker,
     /// Cancelled in this order.
     pub(super) stop_accepting: CancellationToken,
     pub(super) end_answers: CancellationToken,
     pub(super) flush: CancellationToken,
 }
 
-/// Builds everything and begins to serve. On an error nothing is left behind.
+/// [`start_from`] a configuration that stays what it is.
 ///
 /// # Errors
 /// Why the process cannot start.
 pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
+    let same = config.clone();
+    start_from(config, Arc::new(move || Ok(same.clone())), clock).await
+}
+
+/// Builds everything and begins to serve. On an error nothing is left behind. `source` is asked when the configuration is to be read
+/// anew.
+///
+/// # Errors
+/// Why the process cannot start.
+pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<App, Error> {
     let listeners = Listeners::bind(&config.server)?;
     let addresses = listeners.addresses();
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
-    listeners::refuse_strangers(&config.server, &keys)?;
-    let Built { backends, ollamas, engine } = backends::build(&config).await?;
-    let registry = Registry::new(backends);
+    let Built { registry, fleet, engine } = backends::build(&config).await?;
     registry.refresh().await;
 
     let first_key = keys.bootstrap().await?;
+    listeners::refuse_strangers(&config.server, &keys)?;
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
-    let usage = keep_usage(&mut supervisor, &config, &storage, &metrics, &clock, &flush);
-    let limits = keep_limits(&mut supervisor, &config, &storage, &metrics, &clock, &flush).await?;
-    for ollama in ollamas {
-        supervisor.spawn_forever("check a backend", ollama.watch());
-    }
+    let ground = Ground { config: &config, storage: &storage, metrics: &metrics, clock: &clock, flush: &flush };
+    let usage = keep_usage(&mut supervisor, &ground);
+    let ledger = Ledger { metrics: metrics.clone(), usage, clock: clock.clone() };
+    let services = Services::build(&ground, registry.clone(), ledger, &mut supervisor).await?;
+    services.gateway.look(std::collections::HashSet::new()).await;
     let (keeping, until) = (keys.clone(), flush.clone());
     supervisor.spawn("keep the keys", async move {
         keeping.run(until).await;
@@ -78,16 +92,18 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     });
     supervisor.spawn_forever("list models", list_models(registry.clone(), metrics.clone()));
     supervisor.spawn_forever("condense metrics", condense(metrics.clone()));
+    let (reloader, asked) = Reloader::new();
+    let reloading = Reloading { source, current: config.clone(), services: services.clone(), fleet, asked };
+    supervisor.spawn_until_stopped("take over configurations", reloading.run());
 
-    let ledger = Ledger { metrics: metrics.clone(), usage, clock: clock.clone() };
-    let gateway = Gateway::new(config.generation.clone(), registry.clone(), ledger);
     let readiness = Readiness::default();
     let end_answers = CancellationToken::new();
     let state = api::State {
         config: Arc::new(config.api.clone()),
-        gateway,
-        limits,
+        gateway: services.gateway.clone(),
+        limits: services.limits.clone(),
         keys: keys.clone(),
+        reloader,
         metrics: metrics.clone(),
         clock,
         sensors: Arc::new(Sensors::new()),
@@ -98,17 +114,12 @@ pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();
     let summary = Summary { first_key, keys_required: keys.required(), ..Summary::of(addresses[0], &registry) };
-    Ok(App { addresses, summary, config, supervisor, server, readiness, engine, storage, stop_accepting, end_answers, flush })
+    let tasks = services.tasks;
+    Ok(App { addresses, summary, config, supervisor, server, readiness, engine, storage, tasks, stop_accepting, end_answers, flush })
 }
 
-fn keep_usage(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    storage: &Storage,
-    metrics: &Metrics,
-    clock: &Clock,
-    flush: &CancellationToken,
-) -> UsageLog {
+fn keep_usage(supervisor: &mut Supervisor, ground: &Ground<'_>) -> UsageLog {
+    let Ground { config, storage, metrics, clock, flush } = *ground;
     let (log, writer) = usage::usage_log(&config.usage, storage, metrics.clone(), clock.clone());
     let until = flush.clone();
     supervisor.spawn("write the request log", async move {
@@ -122,23 +133,6 @@ fn keep_usage(
         Ok::<_, std::convert::Infallible>(())
     });
     log
-}
-
-async fn keep_limits(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    storage: &Storage,
-    metrics: &Metrics,
-    clock: &Clock,
-    flush: &CancellationToken,
-) -> Result<Limits, Error> {
-    let (limits, writer) = Limits::new(config.limits.clone(), storage, metrics.clone(), clock.clone()).await?;
-    let until = flush.clone();
-    supervisor.spawn("write budgets", async move {
-        writer.run(until).await;
-        Ok::<_, std::convert::Infallible>(())
-    });
-    Ok(limits)
 }
 
 async fn list_models(registry: Registry, metrics: Metrics) {

@@ -45,6 +45,21 @@ impl Supervisor {
         });
     }
 
+    /// Runs `work`, which ends only by failing, until the tasks are stopped.
+    pub fn spawn_until_stopped<E: std::fmt::Display + Send + 'static>(
+        &mut self,
+        task: &'static str,
+        work: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let stopping = self.stopping();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                ended = work => (task, ended.map_err(|error| error.to_string())),
+                () = stopping.cancelled() => (task, Ok(())),
+            }
+        });
+    }
+
     /// Waits until a task fails.
     pub async fn failure(&mut self) -> Failed {
         loop {

@@ -111,6 +111,11 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// How much it is to do in relation to the other backends, above 0.
+    fn weight(&self) -> f64 {
+        1.0
+    }
+
     /// What is known to be stuck now; while a model is named here, asking for it fails at once with [`Error::Wedged`].
     fn troubles(&self) -> Vec<Trouble> {
         Vec::new()

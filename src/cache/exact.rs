@@ -16,7 +16,7 @@ use moka::notification::RemovalCause;
 use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Answer;
+use super::answer::{Answer, Speed};
 use super::durable::{Durable, Waiting};
 use super::key::{Key, Scope};
 use super::policy::{Outcome, Policy, Status, Why};
@@ -61,6 +61,8 @@ pub struct Config {
     pub keep: Keep,
     /// Whether an answer made for one tenant is given to others.
     pub shared: bool,
+    /// How fast a kept answer is given to a client that streams.
+    pub replay: Speed,
     /// Size of the answers in memory.
     pub max_bytes: u64,
     /// Larger answers are not kept.
@@ -92,6 +94,7 @@ impl Default for Config {
             enabled: true,
             keep: Keep::Deterministic,
             shared: false,
+            replay: Speed::Full,
             max_bytes: 128 << 20,
             max_answer_bytes: 4 << 20,
             durable_max_bytes: 1 << 30,
@@ -218,6 +221,12 @@ impl Exact {
         let (durable, keeper) = durable.map_or_else(|| (None, Keeper::idle()), |(durable, keeper)| (Some(durable), keeper));
         let memory = memory(config.max_bytes, metrics.clone());
         (Self(Arc::new(Inner { config, memory, durable, purges: AtomicU64::new(0), metrics, clock })), keeper)
+    }
+
+    /// How fast answers are given back.
+    #[must_use]
+    pub fn speed(&self) -> Speed {
+        self.0.config.replay
     }
 
     /// What the cache may do for a request.

@@ -47,6 +47,15 @@ impl Key {
         Self(fields.0.finalize().into())
     }
 
+    /// A key that is no request's, for what is told apart by a name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut fields = Fields(Sha256::new());
+        fields.number(0);
+        fields.text(name);
+        Self(fields.0.finalize().into())
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,22 +1,22 @@
-//! Answers that need not be computed again.
+//! Answers that need not be computed again, and prompts that need not be read again.
 //!
 //! [`recording`] keeps what is being answered so that more than one can read it, [`singleflight`] lets equal requests share one
 //! generation, [`exact`] keeps finished answers under a [`key`] of everything that matters, in memory and in the database.
+//! [`semantic`] finds the answer to a question that means the same, [`prefix`] which backend has read the beginning of a prompt, and
+//! [`warm`] which prompts are to be read ahead of time.
 
 pub mod answer;
 mod durable;
 pub mod exact;
 pub mod key;
 pub mod policy;
+pub mod prefix;
 pub mod recording;
+pub mod semantic;
 pub mod singleflight;
 mod stored;
 #[cfg(test)]
 mod testing;
-//! Answers that need not be computed again, and prompts that need not be read again.
-
-pub mod prefix;
-pub mod semantic;
 pub mod warm;
 
 use serde::{Deserialize, Serialize};

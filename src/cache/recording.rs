@@ -264,6 +264,12 @@ impl<E> Recording<E> {
         is_whole.then(|| Answer::new(state.kept.iter().cloned())).flatten()
     }
 
+    /// How many events it has had so far.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.state().last()
+    }
+
     /// Size of what is kept of it.
     #[must_use]
     pub fn bytes(&self) -> usize {

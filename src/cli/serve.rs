@@ -1,12 +1,14 @@
 //! `arriero serve`: from the configuration to the running service, and from its failures to exit codes.
 
+use std::sync::Arc;
+
 use super::args::Serve;
 use super::exit::{Exit, Failure};
 use super::{inspect, terminal};
-use crate::app::{self, End, Signals};
+use crate::app::{self, End, Signals, Source};
 #[cfg(feature = "embedded")]
 use crate::backends::embedded;
-use crate::config::{Config, Variables};
+use crate::config::{self, Config, Variables};
 use crate::domain::clock::Clock;
 use crate::telemetry::log;
 
@@ -18,7 +20,12 @@ pub fn run(args: &Serve, variables: &Variables) -> Result<Exit, Failure> {
     log::init(&config.log).map_err(|error| Failure::new(Exit::Configuration, error.to_string(), ""))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failure, format!("the program cannot start: {error}"), ""))?;
-    let end = runtime.block_on(serve(config));
+    let (named, again, overrides) = (settings.config.clone(), variables.clone(), settings.overrides());
+    let source: Source = Arc::new(move || {
+        let loaded = config::read(named.as_deref(), &again, &overrides);
+        loaded.map(|loaded| loaded.config).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    });
+    let end = runtime.block_on(serve(config, source));
     // A model that is still being read must not hold up the end.
     runtime.shutdown_background();
     match end.map_err(|error| failure(&error))? {
@@ -28,10 +35,10 @@ pub fn run(args: &Serve, variables: &Variables) -> Result<Exit, Failure> {
 }
 
 /// `None`: stopped before it had started.
-async fn serve(config: Config) -> Result<Option<End>, app::Error> {
+async fn serve(config: Config, source: Source) -> Result<Option<End>, app::Error> {
     let mut signals = Signals::listen()?;
     let app = tokio::select! {
-        app = app::start(config, Clock::system()) => app?,
+        app = app::start_from(config, source, Clock::system()) => app?,
         () = signals.next() => return Ok(None),
     };
     // The service does not depend on anybody reading this.
@@ -48,7 +55,7 @@ fn exit(error: &app::Error) -> Exit {
         app::Error::PublicBind { .. } | app::Error::PublicIdentity { .. } => Exit::PublicAddress,
         app::Error::AddressInUse { .. } | app::Error::Bind { .. } => Exit::Address,
         app::Error::Storage(_) | app::Error::Keys(_) => Exit::DataDir,
-        app::Error::Ollama { .. } | app::Error::SameName { .. } => Exit::Configuration,
+        app::Error::Ollama { .. } | app::Error::SameName { .. } | app::Error::Routing { .. } => Exit::Configuration,
         app::Error::NoBackend { .. } => Exit::Upstream,
         #[cfg(feature = "embedded")]
         app::Error::Embedded(error) => match error {

@@ -17,6 +17,17 @@ pub enum Reason {
     RateLimit,
 }
 
+impl Reason {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Loading => "loading",
+            Self::RateLimit => "rate_limit",
+        }
+    }
+}
+
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {

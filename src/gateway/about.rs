@@ -23,8 +23,6 @@ pub struct About {
     pub cache: CacheOutcome,
     /// What is left of the caller's limits.
     pub standing: Option<Standing>,
-    /// How many requests went before it when it began to wait, if it waited.
-    pub ahead: Option<u32>,
     /// How often a backend was asked. 0: none was.
     pub attempts: u32,
     /// When the backend that answers was asked.

@@ -48,7 +48,7 @@ impl Gateway {
             return self.alone(call, reservation, progress, outcome).await;
         }
         // Under a key of its own an answer can be kept and read again, but not joined.
-        let key = if place.policy.may_join() { place.key } else { Key::unique(call.id.as_str()) };
+        let key = if place.policy.may_join() { place.key } else { Key::named(call.id.as_str()) };
         match self.parts().shares.join(key, &progress.subscribe()) {
             Share::Alone if resumable => Err(Error::TooManyKept { most: kept.max_kept }),
             Share::Alone => self.alone(call, reservation, progress, outcome).await,
@@ -211,7 +211,6 @@ fn unasked(call: &Call, backend: &str) -> About {
         changed: call.changed.clone(),
         cache: CacheOutcome::new("miss", "absent"),
         standing: Some(call.standing.clone()),
-        ahead: None,
         attempts: 0,
         asked_at: None,
     }

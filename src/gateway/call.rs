@@ -101,7 +101,7 @@ impl Gateway {
         if let Some(name) = named.or(self.settings().config.default_model.as_ref()) {
             return Ok(name.clone());
         }
-        let mut models: Vec<ModelInfo> = self.registry().list().into_iter().map(|view| view.model).filter(|m| m.generates).collect();
+        let mut models: Vec<ModelInfo> = self.registry().list().into_iter().map(|view| view.model).collect();
         models.sort_by(|a, b| a.name.canonical().cmp(b.name.canonical()).then(b.loaded.cmp(&a.loaded)));
         models.dedup_by(|a, b| a.name == b.name);
         let only = |models: &[ModelInfo]| (models.len() == 1).then(|| models[0].name.clone());

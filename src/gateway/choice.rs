@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::domain::model::ModelInfo;
-use crate::models::Entry;
+use crate::models::{Entry, Loaded};
 use crate::routing::{Look, Router};
 use crate::scheduler::Candidates;
 
@@ -38,7 +38,7 @@ impl Host {
     fn look(&self) -> Look {
         Look {
             up: self.entry.is_up(),
-            loaded: self.entry.has_loaded(&self.model.name),
+            loaded: matches!(self.entry.loaded(&self.model.name), Loaded::Yes(_)) || self.model.loaded,
             in_flight: u32::try_from(self.entry.in_flight()).unwrap_or(u32::MAX),
             slots: self.slots,
             warm_saves: self.warm_saves,

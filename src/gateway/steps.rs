@@ -70,7 +70,6 @@ impl Gateway {
             changed: call.changed.iter().cloned().chain(done.changed).collect(),
             cache: CacheOutcome::new("miss", "absent"),
             standing: Some(call.standing.clone()),
-            ahead: started.held.permit().ahead(),
             attempts,
             asked_at: Some(started.asked_at()),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::generate::Gateway;
+use crate::backends::Kind;
 use crate::domain::id::ModelName;
 use crate::models::Entry;
 use crate::scheduler::BackendView;
@@ -45,7 +46,7 @@ impl Gateway {
             // Whatever it held of prompts left memory with it.
             self.parts().prefixes.forget(name, model);
         }
-        self.parts().scheduler.update(name, self.view(entry, resident.map(|all| all.into_iter().map(|one| one.model).collect())));
+        self.parts().scheduler.update(name, &self.view(entry, resident.map(|all| all.into_iter().map(|one| one.model).collect())));
     }
 
     fn view(&self, entry: &Entry, resident: Option<Vec<ModelName>>) -> BackendView {
@@ -54,6 +55,7 @@ impl Gateway {
             max_loaded: entry.backend.max_loaded(),
             resident: resident.map(|models| models.iter().map(|model| model.canonical().into()).collect()),
             available: entry.is_up(),
+            exclusive_models: (entry.backend.kind() == Kind::Embedded).then_some(false),
         }
     }
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::future::join_all;
 use tokio::sync::Mutex;
 
 use super::near;
-use crate::backends::{Backend, Health};
+use super::normaliser::Loaded;
+use crate::backends::{Backend, Health, Resident};
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 
@@ -21,6 +22,8 @@ pub struct Entry {
     pub backend: Arc<dyn Backend>,
     in_flight: AtomicUsize,
     models: ArcSwap<Listing>,
+    /// What it was last seen to have in memory; `None` before it could be asked.
+    resident: ArcSwapOption<Vec<Resident>>,
 }
 
 /// What a backend offered when it was last asked. A backend that stops answering keeps its last list: its models are then
@@ -34,12 +37,33 @@ struct Listing {
 
 impl Entry {
     fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { backend, in_flight: AtomicUsize::new(0), models: ArcSwap::default() })
+        Arc::new(Self { backend, in_flight: AtomicUsize::new(0), models: ArcSwap::default(), resident: ArcSwapOption::default() })
     }
 
     /// Whether the backend can be relied on now; [`Entry::down`] says why not.
     pub fn is_up(&self) -> bool {
         !matches!(self.backend.health(), Health::Down(_)) && self.models.load().failure.is_none()
+    }
+
+    /// Notes what the backend has in memory, and tells which models have left it or were loaded anew with other settings.
+    pub fn set_resident(&self, resident: Vec<Resident>) -> Vec<ModelName> {
+        let before = self.resident.swap(Some(Arc::new(resident))).unwrap_or_default();
+        let now = self.resident.load();
+        let stays = |one: &Resident| now.iter().any(|all| all.iter().any(|now| now.model == one.model && now.context_length == one.context_length));
+        before.iter().filter(|one| !stays(one)).map(|one| one.model.clone()).collect()
+    }
+
+    /// What the backend has in memory, as far as is known.
+    pub fn resident(&self) -> Option<Arc<Vec<Resident>>> {
+        self.resident.load_full()
+    }
+
+    /// Whether a model is in memory there, and with which context.
+    pub fn loaded(&self, model: &ModelName) -> Loaded {
+        match &*self.resident.load() {
+            None => Loaded::Unknown,
+            Some(all) => all.iter().find(|one| one.model == *model).map_or(Loaded::No, |one| Loaded::Yes(one.context_length)),
+        }
     }
 
     /// Generations running on this backend now.
@@ -265,6 +289,24 @@ mod tests {
         assert!(registry.having(&name("y")).is_empty(), "nothing is known of the new one before it was asked");
         registry.replace(vec![Stub::new("a", &["x"])]);
         assert!(registry.having(&name("x")).is_empty(), "another one of the same name is another one");
+    }
+
+    #[test]
+    fn what_leaves_memory_is_told_once() {
+        let registry = Registry::new(vec![Stub::new("a", &[])]);
+        let entry = &registry.entries()[0];
+        let resident = |model: &str, context| Resident {
+            model: name(model),
+            expires_at_unix_ms: None,
+            context_length: Some(context),
+            size_bytes: None,
+            size_vram_bytes: None,
+        };
+        assert_eq!(entry.loaded(&name("x")), Loaded::Unknown);
+        assert!(entry.set_resident(vec![resident("x", 1), resident("y", 1)]).is_empty());
+        assert_eq!((entry.loaded(&name("X:latest")), entry.loaded(&name("z"))), (Loaded::Yes(Some(1)), Loaded::No));
+        assert_eq!(entry.set_resident(vec![resident("x", 2)]), [name("x"), name("y")]);
+        assert!(entry.set_resident(vec![resident("x", 2)]).is_empty());
     }
 
     #[test]

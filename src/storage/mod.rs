@@ -92,6 +92,8 @@ impl Storage {
     #[must_use]
     pub fn keys(&self) -> keys::KeyTable {
         keys::KeyTable::new(self.clone())
+    }
+
     /// The prompts that are kept warm.
     #[must_use]
     pub fn warm(&self) -> warm::WarmTable {

@@ -76,11 +76,8 @@ pub fn headers(generation: &Generation) -> HeaderMap {
     let about = generation.about();
     let mut put = |name: &'static str, value: u64| headers.insert(name, HeaderValue::from(value));
     put("x-arriero-queue-wait-ms", u64::try_from(generation.queued().as_millis()).unwrap_or(u64::MAX));
-    if let Some(ahead) = about.ahead {
-        put("x-arriero-queue-position", u64::from(ahead) + 1);
-    }
     if let Some(standing) = &about.standing {
-        rate_limit::write(standing, &mut headers);
+        rate_limit::write(&mut headers, standing);
     }
     headers
 }

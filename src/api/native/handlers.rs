@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State as From};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::types::{Detached, GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
 use super::{convert, envelope, stream};
@@ -114,11 +114,13 @@ fn resume(state: &State, principal: &Principal, id: RequestId, next: u64) -> Res
 async fn whole(state: &State, draft: Draft) -> Result<Response, Problem> {
     let id = draft.id.clone();
     let work = async {
-        // Nobody hears the news of a client that waits for one object.
-        let (progress, _) = Progress::new();
+        let (progress, news) = Progress::new();
         let mut generation = state.gateway.generate(draft, &progress).await?;
         let answer = gateway::collect(&mut generation, state.gateway.config().max_answer_bytes).await?;
-        let headers = envelope::headers(&generation);
+        let mut headers = envelope::headers(&generation);
+        if let Some(waited) = *news.borrow() {
+            headers.insert("x-arriero-queue-reason", HeaderValue::from_static(waited.reason.as_str()));
+        }
         Ok((headers, Json(envelope::whole(&id, &generation, answer, state.clock.rfc3339()))).into_response())
     };
     tokio::select! {

@@ -71,6 +71,13 @@ impl Chain {
         self.blocks.len()
     }
 
+    /// The hash of its first blocks, at most so many: equal for prompts that begin alike for that long.
+    #[must_use]
+    pub fn hash_after(&self, blocks: usize) -> Option<u64> {
+        let last = blocks.min(self.blocks.len()).checked_sub(1)?;
+        self.blocks.get(last).map(|block| block.hash)
+    }
+
     /// Never: block 0 is always there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
