@@ -6,12 +6,13 @@ use axum::Router;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
-use utoipa::openapi::OpenApi as Document;
+use http::{Method, StatusCode, header};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
+use super::authorisation::{self, Needs};
 use super::problem::Problem;
 use super::state::State;
 
@@ -50,10 +51,36 @@ pub fn frame() -> Document {
 /// # Panics
 /// When the document cannot be written as JSON, which a test rules out.
 pub fn document() -> String {
-    let (_, document) = super::documented().split_for_parts();
+    let (_, mut document) = super::documented().split_for_parts();
+    guard(&mut document);
     let mut text = document.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Writes into each operation what the table of authorisation says of it.
+fn guard(document: &mut Document) {
+    for (path, item) in &mut document.paths.paths {
+        let methods = [("GET", &mut item.get), ("POST", &mut item.post), ("PATCH", &mut item.patch), ("DELETE", &mut item.delete)];
+        for (method, operation) in methods {
+            let Some(operation) = operation else { continue };
+            let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+            match authorisation::needs(&method, Some(path)) {
+                Needs::Nothing => operation.security = Some(Vec::new()),
+                needs => {
+                    let roles = format!("The role is not one of {}", needs.in_words());
+                    for (status, why) in [("401", "No key, or one that is not taken"), ("403", roles.as_str())] {
+                        operation.responses.responses.insert(status.to_owned(), RefOr::T(refusal(why)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refusal(why: &str) -> utoipa::openapi::Response {
+    let problem = Content::builder().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(why).content("application/problem+json", problem).build()
 }
 
 static TEXT: LazyLock<String> = LazyLock::new(document);

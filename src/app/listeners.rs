@@ -27,7 +27,7 @@ impl Listeners {
     pub fn bind(config: &Config) -> Result<Self, Error> {
         let main = Listener::bind(config).map_err(|source| failed(config.listen, source))?;
         let bind = |identity: &api::listener::Identity| {
-            let listener = Listener::bind_identity(config, identity).map_err(|source| failed(identity.listen, source))?;
+            let listener = main.bind_another(identity.listen).map_err(|source| failed(identity.listen, source))?;
             Ok((listener, identity.key_name.clone()))
         };
         let identities = config.identity.iter().map(bind).collect::<Result<Vec<_>, Error>>()?;

@@ -12,7 +12,8 @@ use crate::domain::secret::Secret;
 use crate::storage::keys::Hash;
 
 const PREFIX: &str = "ark_";
-const ID_BYTES: usize = 8;
+/// Of 64 random bits: two keys will not share one.
+const ID_DIGITS: usize = 16;
 const SECRET_BYTES: usize = 32;
 
 /// A key as someone presents it. Not `Debug`: it holds the secret.
@@ -25,7 +26,7 @@ impl Presented {
     /// Reads the one spelling a key has; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
-        let is_id = id.len() == ID_BYTES * 2 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_id = id.len() == ID_DIGITS && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         // Bounds the work before anything is decoded.
         let is_long_enough = secret.len() == (SECRET_BYTES * 4).div_ceil(3);
         let secret = (is_id && is_long_enough).then(|| URL_SAFE_NO_PAD.decode(secret).ok())??;
@@ -37,7 +38,7 @@ impl Presented {
     /// # Errors
     /// When it gives none.
     pub fn generate() -> Result<Self, Error> {
-        Ok(Self { id: random::<ID_BYTES>()?.iter().map(|byte| format!("{byte:02x}")).collect(), secret: random()? })
+        Ok(Self { id: format!("{:0width$x}", u64::from_be_bytes(random()?), width = ID_DIGITS), secret: random()? })
     }
 
     /// A new secret for a key that is there.

@@ -77,10 +77,10 @@ async fn a_rotation_gives_a_new_secret_and_the_old_one_its_grace() {
     let place = place().await;
     let keys = place.keys().await;
     let (key, first) = keys.create(new_terms("a")).await.expect("made");
-    let (_, second) = keys.rotate(&key.id, Duration::from_secs(60)).await.expect("rotated");
+    let (_, second) = keys.rotate(&key.id, Duration::from_mins(1)).await.expect("rotated");
     let keys = place.keys().await;
     assert!(keys.authenticate(first.reveal()).is_ok() && keys.authenticate(second.reveal()).is_ok());
-    place.clock.advance(Duration::from_secs(60));
+    place.clock.advance(Duration::from_mins(1));
     assert_eq!(keys.authenticate(first.reveal()).err(), Some(Denied::Unknown));
     let (_, third) = keys.rotate(&key.id, Duration::ZERO).await.expect("rotated");
     assert_eq!(keys.authenticate(second.reveal()).err(), Some(Denied::Unknown));

@@ -108,6 +108,18 @@ fn one_server_named_twice_is_refused() {
 }
 
 #[test]
+fn addresses_of_identities_are_tables_with_both_keys_and_each_its_own() {
+    let text = "[server]\nidentity = [{ listen = \"127.0.0.1:1\", key_name = \"a\" }]\n";
+    let loaded = load_text(text, &[], &[]).expect("valid");
+    assert_eq!(loaded.config.server.identity[0].key_name, "a");
+    assert!(toml(&loaded).contains("key_name = \"a\""), "a name is no secret");
+    load_text("[[server.identity]]\nlisten = \"127.0.0.1:1\"\n", &[], &[]).expect_err("no name");
+    let same = "[server]\nlisten = \"127.0.0.1:1\"\nidentity = [{ listen = \"127.0.0.1:1\", key_name = \"a\" }]\n";
+    let problems = load_text(same, &[], &[]).expect_err("twice");
+    assert_eq!(problems, ["arriero.toml:3: `server.identity[0].listen` names 127.0.0.1:1 a second time"]);
+}
+
+#[test]
 fn a_named_file_that_is_not_there_is_one_clear_problem() {
     let problems = read(Some(FilePath::new("/nowhere/a.toml")), &[HOME].into_iter().collect(), &[]).expect_err("missing");
     assert!(problems[0].to_string().starts_with("--config: `/nowhere/a.toml` cannot be read: "), "{}", problems[0]);

@@ -96,25 +96,24 @@ pub struct Peer(pub IpAddr);
 pub struct Listener {
     socket: TcpListener,
     config: Config,
+    /// The bound on connections.
+    permits: Arc<Semaphore>,
 }
 
 impl Listener {
     /// # Errors
     /// Those of the system, e.g. that the address is in use.
     pub fn bind(config: &Config) -> io::Result<Self> {
-        let socket = if config.listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Without it a restart has to wait for the connections of the process before.
-        socket.set_reuseaddr(true)?;
-        socket.bind(config.listen)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, config: config.clone() })
+        let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { socket: socket(config.listen)?, config: config.clone(), permits })
     }
 
-    /// Binds the address of an identity, with the bounds of the main one.
+    /// Binds another address, under the same bounds: connections count together.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn bind_identity(config: &Config, identity: &Identity) -> io::Result<Self> {
-        Self::bind(&Config { listen: identity.listen, ..config.clone() })
+    pub fn bind_another(&self, address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: socket(address)?, config: self.config.clone(), permits: Arc::clone(&self.permits) })
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {
@@ -123,7 +122,7 @@ impl Listener {
 
     /// Accepts until `stopping`, then waits for the running answers. Dropping the future ends them at once.
     pub async fn serve(self, routes: Router, metrics: Metrics, stopping: CancellationToken) {
-        let connections = Connections::new(&self.config, routes, metrics);
+        let connections = Connections::new(&self.config, self.permits, routes, metrics);
         let graceful = GracefulShutdown::new();
         let mut open = JoinSet::new();
         loop {
@@ -146,6 +145,14 @@ impl Listener {
     }
 }
 
+fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Without it a restart has to wait for the connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 struct Connections {
     http: http1::Builder,
     routes: Router,
@@ -155,10 +162,9 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(config: &Config, routes: Router, metrics: Metrics) -> Self {
+    fn new(config: &Config, permits: Arc<Semaphore>, routes: Router, metrics: Metrics) -> Self {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(config.max_header_bytes.max(8192));
-        let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
         Self { http, routes, metrics, permits, write_stall_timeout: config.write_stall_timeout }
     }
 
