@@ -152,6 +152,12 @@ impl Backend {
         }
     }
 
+    /// Time to load this runner, in seconds; what others took is the best guess for one that was never seen being loaded.
+    pub(super) fn load_s(&self, runner: &Runner) -> Option<f64> {
+        let own = self.runners.get(runner).and_then(|state| state.speed.load_s());
+        own.or_else(|| self.runners.values().filter_map(|state| state.speed.load_s()).reduce(f64::max))
+    }
+
     fn forget_idle(&mut self) {
         if self.runners.len() >= MOST_RUNNERS {
             let idle = self.runners.iter().filter(|(_, state)| state.busy() == 0 && !state.resident);

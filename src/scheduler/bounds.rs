@@ -10,6 +10,9 @@ use super::refusal::Refusal;
 /// No answer asks to come back sooner.
 const SOONEST: Duration = Duration::from_millis(100);
 
+/// The part of the time to a deadline that an expected wait may fill.
+const PRUDENCE: f64 = 0.9;
+
 /// What waits now, the newcomer included.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Load {
@@ -36,6 +39,8 @@ pub(super) fn room(load: &Load, turn_s: Option<f64>, config: &Config) -> Result<
 /// Whether a request that came at `now` can be served in time.
 pub(super) fn in_time(now: At, outlook: &Outlook, patience: Duration, deadline: Option<At>) -> Result<(), Refusal> {
     let left = deadline.map(|deadline| deadline.saturating_sub(now).saturating_sub(seconds(outlook.service_s.unwrap_or_default())));
+    // A little less than what is left: one that just misses its deadline took a slot from one that would not have.
+    let left = left.map(|left| left.mul_f64(PRUDENCE));
     let allowed = left.map_or(patience, |left| left.min(patience));
     let Some(eta) = outlook.wait_s.map(seconds) else { return Ok(()) };
     match eta.checked_sub(allowed) {
@@ -69,8 +74,8 @@ mod tests {
         let outlook = Outlook { wait_s: Some(5.0), service_s: Some(2.0) };
         assert_eq!(in_time(NOW, &outlook, s(5), None), Ok(()));
         assert_eq!(in_time(NOW, &outlook, s(3), None), Err(Refusal::TooLate { eta: s(5), retry_after: s(2) }));
-        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(107))), Ok(()));
-        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(106))), Err(Refusal::TooLate { eta: s(5), retry_after: s(1) }));
+        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(108))), Ok(()));
+        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(107))), Err(Refusal::TooLate { eta: s(5), retry_after: Duration::from_millis(500) }));
         assert!(in_time(NOW, &outlook, s(60), Some(s(1))).is_err(), "a deadline that passed");
     }
 

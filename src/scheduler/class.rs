@@ -72,10 +72,11 @@ impl Turns {
     pub(super) fn took(&mut self, turn: Turn, waited: &[bool; CLASSES], shares: &Shares) {
         for class in Priority::ALL {
             let saved = &mut self.saved[index(class)];
+            let earned = i64::from(shares.of(class).min(100));
             if class == turn.class {
-                *saved = (*saved - TURN).max(0);
+                *saved = (*saved + earned - TURN).max(0);
             } else if waited[index(class)] {
-                *saved = (*saved + i64::from(shares.of(class).min(100))).min(2 * TURN);
+                *saved = (*saved + earned).min(2 * TURN);
             } else {
                 *saved = 0;
             }

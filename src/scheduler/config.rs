@@ -53,7 +53,7 @@ impl Default for Config {
             patience: Duration::from_mins(10),
             max_wait: MaxWait::default(),
             shares: Shares::default(),
-            min_residence: Duration::from_secs(7),
+            min_residence: Duration::from_secs(8),
             max_residence: Duration::from_mins(2),
             swap_within: Duration::from_secs(10),
             probe_slots: true,

@@ -90,7 +90,7 @@ impl Queue {
             return None;
         }
         let recent: Vec<u64> = state.map(|state| state.recent.iter().copied().collect()).unwrap_or_default();
-        let margin = seconds(lane_service_s(lane));
+        let margin = seconds(lane.turn_s());
         let takes = |id: Id| self.takes(now, name, backend, lane, id);
         let (id, turn) = lane.pick(now, &self.config, &recent, margin, takes)?;
         Some(Next { lane: lane_id, id, turn, loads: !there, probe })
@@ -219,7 +219,7 @@ impl Queue {
             return true;
         }
         let work: f64 = lane.classes.iter().map(|class| class.work_s).sum();
-        let load = backend.runners.get(&lane.runner).and_then(|state| state.speed.load_s()).unwrap_or(UNKNOWN_LOAD_S);
+        let load = backend.load_s(&lane.runner).unwrap_or(UNKNOWN_LOAD_S);
         work / f64::from(slots) >= load
     }
 
@@ -283,17 +283,11 @@ fn claim(backend: &Backend, lane: &Lane, class: Priority) -> Claim {
     Claim {
         class,
         oldest: oldest(lane),
-        load_s: speed.load_s().unwrap_or(UNKNOWN_LOAD_S),
+        load_s: backend.load_s(&lane.runner).unwrap_or(UNKNOWN_LOAD_S),
         service_s: speed.service_s(0, None).unwrap_or(UNKNOWN_SERVICE_S),
     }
 }
 
 fn oldest(lane: &Lane) -> At {
     lane.oldest().into_iter().flatten().min().unwrap_or(Duration::MAX)
-}
-
-/// The mean expected service time of what waits, in seconds.
-fn lane_service_s(lane: &Lane) -> f64 {
-    let work: f64 = lane.classes.iter().map(|class| class.work_s).sum();
-    work / f64::from(u32::try_from(lane.waiting.max(1)).unwrap_or(u32::MAX))
 }

@@ -180,11 +180,20 @@ impl Calibration {
     }
 }
 
-/// After how many seconds a free slot comes to a request that has this much work before it, when slots fall free after `busy_s`
-/// and share the work.
+/// After how many seconds a free slot comes to a request that has this much work before it, in pieces of `turn_s`, when slots fall
+/// free after `busy_s`.
 #[must_use]
-pub(super) fn wait_s(busy_s: &mut [f64], ahead_s: f64) -> f64 {
+pub(super) fn wait_s(busy_s: &mut [f64], ahead_s: f64, turn_s: f64) -> f64 {
     busy_s.sort_by(f64::total_cmp);
+    let (Some(&first), Some(&last)) = (busy_s.first(), busy_s.last()) else { return ahead_s };
+    if turn_s > 0.0 && last - first <= 1.5 * turn_s {
+        // The slots take turns: so many rounds, and then the one whose turn it is.
+        let slots = float(busy_s.len() as u64);
+        let pieces = (ahead_s / turn_s).round();
+        let rounds = (pieces / slots).floor();
+        return rounds * turn_s + busy_s.get(position(pieces - rounds * slots)).copied().unwrap_or(last);
+    }
+    // One slot is free long before another: the work flows into the early ones first.
     let (mut width, mut sum) = (0.0, ahead_s);
     for (n, &level) in busy_s.iter().enumerate() {
         width += 1.0;
@@ -194,6 +203,11 @@ pub(super) fn wait_s(busy_s: &mut [f64], ahead_s: f64) -> f64 {
         }
     }
     ahead_s
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below the number of slots")]
+fn position(value: f64) -> usize {
+    value as usize
 }
 
 #[expect(clippy::cast_precision_loss, reason = "tokens and slots, far below 2^53")]

@@ -9,6 +9,7 @@ use super::estimate::wait_s;
 use super::lane::Lane;
 use super::queue::Queue;
 use super::swap::residence;
+use super::tenants::{cost, whole};
 use super::{At, LaneId, Runner};
 use crate::domain::generation::Priority;
 
@@ -22,6 +23,8 @@ pub(super) struct Forecast {
     pub wait_s: Option<f64>,
     /// Expected wait if it came after all that wait in its class.
     pub behind_all_s: f64,
+    /// What the request will probably be charged.
+    pub cost: u64,
     /// By which the expected wait is to be multiplied.
     pub factor: f64,
 }
@@ -39,10 +42,11 @@ impl Queue {
         let mean_s = class.mean_s.get().or(service_s).unwrap_or_default();
         let mut busy = self.busy_slots(now, lane);
         let behind: f64 = Priority::ALL.into_iter().filter(|&c| c >= entry.class).map(|c| lane.class(c).work_s).sum();
-        let behind_all_s = wait_s(&mut busy, behind);
+        let behind_all_s = wait_s(&mut busy, behind, lane.turn_s());
         let ahead = lane.ahead_s(entry.class, &entry.tenant, service_s.unwrap_or(mean_s));
-        let wait_s = speed.map(|_| wait_s(&mut busy, ahead));
-        Forecast { service_s, mean_s, wait_s, behind_all_s, factor: class.calibration.factor() }
+        let wait_s = speed.map(|_| wait_s(&mut busy, ahead, lane.turn_s()));
+        let cost = cost(entry.prompt_tokens, whole(generated.unwrap_or_default()));
+        Forecast { service_s, mean_s, wait_s, behind_all_s, cost, factor: class.calibration.factor() }
     }
 
     /// After how many seconds each slot falls free that the lane's requests may get.
@@ -65,8 +69,7 @@ impl Queue {
 
     /// Time until a model that is not loaded can serve, in seconds.
     fn until_loaded_s(&self, now: At, name: &Arc<str>, backend: &Backend, runner: &Runner) -> f64 {
-        let speed = backend.runners.get(runner).map(|state| state.speed).unwrap_or_default();
-        let load = speed.load_s().unwrap_or(UNKNOWN_LOAD_S);
+        let load = backend.load_s(runner).unwrap_or(UNKNOWN_LOAD_S);
         let busy: Vec<Runner> = backend.busy().map(|(runner, _)| runner.clone()).collect();
         let way = backend.in_the_way(runner, &busy);
         let held = self.plan(now, name, backend).held;

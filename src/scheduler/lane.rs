@@ -30,6 +30,8 @@ pub(super) struct Class {
     pub work_s: f64,
     /// Of those that came lately, in seconds.
     pub mean_s: Mean,
+    /// Tokens for each second of service, as the tenants are charged.
+    pub pace: Mean,
     pub calibration: Calibration,
 }
 
@@ -135,13 +137,18 @@ impl Lane {
         Priority::ALL.into_iter().rev().find(|&class| !self.class(class).by_age.is_empty())
     }
 
-    /// Expected work before a newcomer, in seconds, were all tenants served in turn.
+    /// Expected work before a newcomer, in seconds.
     pub(super) fn ahead_s(&self, class: Priority, tenant: &str, service_s: f64) -> f64 {
         let higher: f64 = Priority::ALL.into_iter().filter(|&c| c > class).map(|c| self.class(c).work_s).sum();
         let own = self.class(class);
-        let known = usize::from(own.tenants.waiting_of(tenant) == 0);
-        let tenants = super::estimate::float((own.tenants.len() + known) as u64);
-        higher + own.work_s.min(own.tenants.own_ahead_s(tenant, service_s) * tenants)
+        let pace = own.pace.get().unwrap_or(1.0);
+        higher + own.work_s.min(own.tenants.ahead_s(tenant, service_s, pace, self.turn_s()))
+    }
+
+    /// The mean expected service time of what waits, in seconds.
+    pub(super) fn turn_s(&self) -> f64 {
+        let work: f64 = self.classes.iter().map(|class| class.work_s).sum();
+        work / super::estimate::float(self.waiting.max(1) as u64)
     }
 }
 

@@ -12,7 +12,7 @@ use super::bounds::{self, Load, Outlook};
 use super::class::index;
 use super::config::Config;
 use super::entry::{Candidates, Entry};
-use super::estimate::{Lengths, Measured};
+use super::estimate::{Lengths, Measured, float};
 use super::lane::{Lane, Place};
 use super::order::{self, Arrival, seconds};
 use super::refusal::Refusal;
@@ -271,6 +271,11 @@ impl Queue {
             prompt_tokens: entry.prompt_tokens,
         };
         let expires = deadline.unwrap_or(At::MAX).min(now.saturating_add(patience));
+        if let (Some(service), Some(lane)) = (forecast.service_s.filter(|&s| s > 0.0), self.lanes.get_mut(&lane)) {
+            let class = lane.class_mut(entry.class);
+            class.mean_s.add(service);
+            class.pace.add(float(forecast.cost) / service);
+        }
         self.enter(id, Waiter {
             request: entry.request.clone(),
             lane,
@@ -293,9 +298,6 @@ impl Queue {
         self.bytes += waiter.bytes;
         if let Some(lane) = self.lanes.get_mut(&waiter.lane) {
             lane.insert(&waiter.place);
-            if let Some(service) = waiter.service_s {
-                lane.class_mut(waiter.place.class).mean_s.add(service);
-            }
             for name in &lane.backends {
                 if let Some(backend) = self.backends.get_mut(name) {
                     backend.lanes.insert(waiter.lane);

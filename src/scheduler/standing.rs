@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use super::queue::Queue;
-use super::tenants::{cost, share};
+use super::tenants::{cost, share, whole};
 use super::{At, Id};
 use crate::domain::generation::Priority;
 use crate::domain::waiting::Reason;
@@ -156,11 +156,6 @@ impl Ord for Seconds {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.total_cmp(&other.0)
     }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tokens; a cast from f64 stops at the ends")]
-fn whole(value: f64) -> u64 {
-    value as u64
 }
 
 /// What is shown of a place: it gets no worse but for those of a higher class that came meanwhile.

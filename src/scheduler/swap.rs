@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_model_keeps_the_backend_for_its_time_and_not_longer() {
-        let (a, b) = (holder(Some(100), Some(Priority::Normal)), claim(Priority::Normal, 100, 1.5));
-        assert!(!yields(106.6, &a, &b), "the last request may still end within the time");
-        assert!(yields(106.7, &a, &b));
+        let (a, b) = (holder(Some(100), Some(Priority::Normal)), claim(Priority::Normal, 106, 1.5));
+        assert!(!yields(107.6, &a, &b), "the last request may still end within the time");
+        assert!(yields(107.7, &a, &b));
         assert!(yields(100.0, &holder(Some(100), None), &b), "nothing waits for it: at once");
         assert!(!yields(500.0, &holder(None, None), &b), "never while it is being loaded");
     }
@@ -168,20 +168,20 @@ mod tests {
     fn one_that_has_waited_long_shortens_it_but_not_below_half() {
         let a = holder(Some(100), Some(Priority::Normal));
         let b = claim(Priority::Normal, 95, 1.5);
-        assert!(!yields(102.8, &a, &b) && yields(103.5, &a, &b));
+        assert!(!yields(103.9, &a, &b) && yields(104.0, &a, &b));
     }
 
     #[test]
     fn a_higher_class_waits_for_half_of_it() {
         let a = holder(Some(100), Some(Priority::Batch));
-        assert!(!yields(103.4, &a, &claim(Priority::High, 103, 1.5)));
-        assert!(yields(103.5, &a, &claim(Priority::High, 103, 1.5)));
-        assert!(!yields(103.5, &a, &claim(Priority::Batch, 103, 1.5)));
+        assert!(!yields(103.9, &a, &claim(Priority::High, 103, 1.5)));
+        assert!(yields(104.0, &a, &claim(Priority::High, 103, 1.5)));
+        assert!(!yields(104.0, &a, &claim(Priority::Batch, 103, 1.5)));
     }
 
     #[test]
     fn what_is_slow_to_load_is_swapped_more_rarely_within_a_bound() {
-        assert_eq!(residence(1.5, &Config::default()), Duration::from_secs(7));
+        assert_eq!(residence(1.5, &Config::default()), Duration::from_secs(8));
         assert_eq!(residence(10.0, &Config::default()), Duration::from_secs(40));
         assert_eq!(residence(300.0, &Config::default()), Duration::from_mins(2));
     }

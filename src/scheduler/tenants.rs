@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::estimate::float;
 use super::{At, Id};
 
 /// What a generated token costs, in prompt tokens (the paper's weights).
@@ -41,8 +42,9 @@ struct Tenant {
     rank: Rank,
     weight: u32,
     waiting: BTreeSet<(At, Id)>,
-    /// Expected service time of what waits, by size.
+    /// Expected service time of what waits, by size, and of all of it.
     work_s: [f64; SIZES],
+    total_s: f64,
 }
 
 /// One request, as its tenant's queue sees it.
@@ -54,6 +56,8 @@ pub(super) struct Item {
     pub service_s: f64,
 }
 
+/// Tenants that are looked at to tell how much goes before a request; more are taken to be like them.
+const LOOK_AT: usize = 32;
 /// Service times of one power of two are one size, from 10 ms on.
 const SIZES: usize = 16;
 
@@ -73,6 +77,7 @@ impl Tenants {
         }
         tenant.waiting.insert((item.due, item.id));
         tenant.work_s[size(item.service_s)] += item.service_s;
+        tenant.total_s += item.service_s;
     }
 
     pub(super) fn remove(&mut self, name: &Arc<str>, item: &Item) {
@@ -81,8 +86,9 @@ impl Tenants {
             return;
         }
         tenant.work_s[size(item.service_s)] -= item.service_s;
+        tenant.total_s -= item.service_s;
         if tenant.waiting.is_empty() {
-            tenant.work_s = [0.0; SIZES];
+            (tenant.work_s, tenant.total_s) = ([0.0; SIZES], 0.0);
             self.active.remove(&(tenant.rank, name.clone()));
             self.forget_idle();
         }
@@ -140,9 +146,21 @@ impl Tenants {
         self.active.len()
     }
 
-    /// Work of this tenant's own requests that a new one of this length has before it, in seconds.
-    pub(super) fn own_ahead_s(&self, name: &str, service_s: f64) -> f64 {
-        self.known.get(name).map_or(0.0, |tenant| tenant.work_s[..=size(service_s)].iter().sum::<f64>().max(0.0))
+    /// Work that a new request of this tenant and length has before it, in seconds: its tenant's own that is not longer, and what the
+    /// others are served until its tenant's counter has come that far. `pace`: tokens a second of service; `turn_s`: a usual turn.
+    pub(super) fn ahead_s(&self, name: &str, service_s: f64, pace: f64, turn_s: f64) -> f64 {
+        let lowest = self.active.first().map_or(self.floor, |(rank, _)| rank.0);
+        let known = self.known.get(name);
+        let own_s = known.map_or(0.0, |tenant| tenant.work_s[..=size(service_s)].iter().sum::<f64>().max(0.0));
+        let (counter, weight) = known.map_or((lowest, 1), |tenant| (tenant.rank.0.max(lowest), tenant.weight.max(1)));
+        let until = float(counter) + own_s * pace * float(UNIT) / f64::from(weight);
+        let other_s = |(rank, other): &(Rank, Arc<str>)| {
+            let tenant = self.known.get(other).filter(|_| **other != *name && float(rank.0) <= until)?;
+            let gap_s = (until - float(rank.0)) / float(UNIT) * f64::from(tenant.weight) / pace.max(1.0);
+            Some((gap_s + turn_s / 2.0).min(tenant.total_s))
+        };
+        let others_s: f64 = self.active.iter().take(LOOK_AT).filter_map(other_s).sum();
+        own_s + others_s * (float(self.active.len() as u64) / float(LOOK_AT as u64)).max(1.0)
     }
 
     pub(super) fn waiting_of(&self, name: &str) -> usize {
@@ -165,6 +183,12 @@ impl Tenants {
 #[must_use]
 pub(super) fn share(tokens: u64, weight: u32) -> u64 {
     tokens.saturating_mul(UNIT) / u64::from(weight.max(1))
+}
+
+/// Expected tokens as a number of them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tokens; a cast from f64 stops at the ends")]
+pub(super) fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 #[cfg(test)]

@@ -56,16 +56,17 @@ fn f1_two_models_share_a_backend() {
         println!("F1 load {load_s}: A {a}, B {b}, longest {longest:.2} s, {loads} loads");
         let (less, more) = (a.min(b), a.max(b));
         assert!(float(less as u64) >= 0.6 * float(more as u64), "A {a}, B {b}");
-        let least = if load_s > 1.4 { 93 } else { 100 };
-        assert!(a + b >= least, "{a} + {b} at {load_s}");
-        assert!(longest <= 10.4, "{longest} s at {load_s}");
+        // All the time that is not spent on loading is spent on answers, and little is spent on loading.
+        assert!(float((a + b) as u64) >= 0.97 * (40.0 - load_s * float(loads as u64)) / 0.34, "{a} + {b} at {load_s}");
+        assert!(loads <= 6 && (load_s > 1.0 || a + b >= 100), "{a} + {b}, {loads} loads at {load_s}");
+        assert!(longest <= 10.0, "{longest} s at {load_s}");
     }
 }
 
 /// F2: one tenant with eight clients of 100 tokens, another that asks 10 tokens a second apart.
 #[test]
 fn f2_a_light_tenant_is_not_held_up_by_a_heavy_one() {
-    let server = Server { load_s: 0.0, token_s: 0.0105, overhead_s: 0.03, prompt_s: 0.0005, ..Server::default() };
+    let server = Server { load_s: 0.0, token_s: 0.0097, overhead_s: 0.03, prompt_s: 0.0005, ..Server::default() };
     let mut world = World::new(Config::default(), vec![("x", server, view(1))]);
     world.until = s(30.0);
     world.again = Some(Box::new(|record| (&*record.job.tenant == "heavy").then(|| (0.001, record.job.clone()))));
@@ -135,6 +136,8 @@ fn overload(times: f64, slots: u32, within_s: f64, seed: u64) -> (f64, f64, usiz
         at += dice.exponential(1.0 / (capacity * times));
     }
     world.run();
+    let late = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came > s(within_s))).len();
+    println!("late {late} of {}, expired {}", world.done().len(), of(&world, |r| matches!(r.outcome, super::world::Outcome::Refused(_))).len());
     let in_time = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came <= s(within_s))).len();
     let refused = world.refused_at_once.len();
     (float(in_time as u64) / (capacity * 60.0), float(refused as u64) / float(offered), in_time)
@@ -228,6 +231,7 @@ fn r7_the_expected_wait_comes_out() {
     let ratio: Vec<f64> = judged.iter().map(|r| r.eta_s.unwrap_or_default().max(0.01) / r.wait_s()).collect();
     let error = percentile(ratio.iter().map(|ratio| (ratio - 1.0).abs()).collect(), 50);
     let within = float(ratio.iter().filter(|&&r| (0.5..=2.0).contains(&r)).count() as u64) / float(ratio.len() as u64);
+    println!("{:?}", [5, 10, 25, 50, 75, 90, 95].map(|p| percentile(ratio.clone(), p)));
     println!("R7 {} waits: median error {error:.3}, within twofold {within:.3}", ratio.len());
     assert!(ratio.len() > 500 && error <= 0.25 && within >= 0.9, "{error}, {within} of {}", ratio.len());
 }
@@ -245,7 +249,7 @@ fn mixed_models_are_swapped_less_than_half_as_often_as_in_order() {
             in_order += usize::from(model != last);
             last = model;
             world.come(s(at), Job { model: model.into(), ..Job::new(&on(&["x"])) });
-            at += dice.exponential(0.5);
+            at += dice.exponential(0.5 / float(slots as u64));
         }
         world.run();
         let loads = world.servers["x"].loads;
