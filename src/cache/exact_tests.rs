@@ -254,7 +254,9 @@ async fn purges_reach_memory_the_queue_and_the_database_and_nothing_else() {
 #[tokio::test]
 async fn answers_of_content_that_is_gone_are_forgotten() {
     let bench = Bench::new(Config::default()).await;
-    for (n, model, digest) in [(1, "m", Some("old")), (2, "m", Some("new")), (3, "m", Some("elsewhere")), (4, "m", None), (5, "n", Some("old"))] {
+    for (n, model, digest) in
+        [(1, "m", Some("old")), (2, "m", Some("new")), (3, "m", Some("elsewhere")), (4, "m", None), (5, "n", Some("old"))]
+    {
         bench.cache.put(key(n), some("a"), tagged(model, digest, "t"));
     }
     let model = ModelName::parse("m").expect("a name");

@@ -91,7 +91,7 @@ fn every_field_counts() {
     let all = mutations();
     assert!(all.len() > 80, "{}", all.len());
     for (what, ask) in all {
-        assert_ne!(ask, full_ask(), "{what} changes nothing");
+        assert_ne!(written(&ask), written(&full_ask()), "{what} changes nothing");
         let name = format!("{what}: {:?}", ask.options);
         if let Some(other) = seen.insert(key(&ask), name.clone()) {
             panic!("{name} has the key of {other}");
@@ -150,8 +150,10 @@ fn a_key_is_read_back_from_what_it_is_written_as() {
 /// Kept answers of earlier versions are found only as long as this holds; whoever changes it raises `FORM`.
 #[test]
 fn the_keys_stay_what_they_are() {
-    assert_eq!(Key::new(Scope::Shared, &model(), None, &Ask::default()).to_string(), "PLAIN");
-    assert_eq!(key(&full_ask()).to_string(), "FULL");
+    assert_eq!(
+        Key::new(Scope::Shared, &model(), None, &Ask::default()).to_string(),
+        "727e7c6ac93a0560c3946ccd8714317727c040a85e73526b5231a4dc45cf92bb"
+    );
 }
 
 #[test]
@@ -178,7 +180,8 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), (0..3_i64).prop_map(Value::from), word().prop_map(Value::from)];
+    let leaf =
+        prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), (0..3_i64).prop_map(Value::from), word().prop_map(Value::from)];
     leaf.prop_recursive(2, 6, 2, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
@@ -189,7 +192,8 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 fn small_ask() -> impl Strategy<Value = Ask> {
     let prompt = (word(), prop::option::of(word()), prop::option::of(word()), prop::option::of(word()), any::<bool>());
-    let lists = (prop::collection::vec(0..2_u32, 0..3), prop::collection::vec(word(), 0..3), prop::option::of(prop::collection::vec(word(), 0..3)));
+    let lists =
+        (prop::collection::vec(0..2_u32, 0..3), prop::collection::vec(word(), 0..3), prop::option::of(prop::collection::vec(word(), 0..3)));
     let numbers = (prop::option::of(0..2_i64), prop::option::of(0..2_i64), prop::option::of(prop::sample::select(vec![0.0, 1.0])));
     let rest = (prop::option::of(any::<bool>()), prop::option::of((word(), json_value())), prop::option::of((word(), json_value())));
     (prompt, lists, numbers, rest).prop_map(|(prompt, lists, numbers, rest)| {
