@@ -227,7 +227,8 @@ impl Keeper {
 
 impl Work {
     async fn run(mut self, cancel: CancellationToken) {
-        let mut prune_at = Instant::now();
+        self.batch.prune().await;
+        let mut prune_at = Instant::now() + self.prune_interval;
         loop {
             // In this order, so that a steady stream of answers cannot keep the batch from being written.
             tokio::select! {

@@ -261,7 +261,6 @@ fn an_answer_shares_its_pieces_with_the_recording() {
     let (mut recorder, _reader) = begin(&Config::default());
     recorder.push(delta("a"));
     recorder.push(done());
-    let (one, two): (Answer, Answer) =
-        (recorder.recording().answer().expect("whole"), recorder.recording().answer().expect("whole again"));
+    let (one, two): (Answer, Answer) = (recorder.recording().answer().expect("whole"), recorder.recording().answer().expect("whole again"));
     assert!(Arc::ptr_eq(&one.pieces()[0], &two.pieces()[0]));
 }

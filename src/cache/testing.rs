@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Piece};
-use crate::domain::generation::{Ask, Delta, Effort, Event, Finish, FinishReason, Format, KeepAlive, Prompt, Remarks, Think, Timing, Usage};
+use crate::domain::generation::{
+    Ask, Delta, Effort, Event, Finish, FinishReason, Format, KeepAlive, Prompt, Remarks, Think, Timing, Usage,
+};
 use crate::domain::options::Options;
 
 pub(crate) fn delta(text: &str) -> Event {

@@ -114,7 +114,17 @@ impl Storage {
 
     /// A transaction that has the write lock from its first statement: one that begins by reading could be refused later.
     async fn write(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
-        self.0.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| self.failed(doing, error))
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        let failed = |error| self.failed(doing, error);
+        match self.0.writer.begin_with(BEGIN).await {
+            // SQLite ends a transaction by itself when the disk is full, but sqlx goes on counting it as open, for ever: only a
+            // new connection helps.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.0.writer.acquire().await.map_err(failed)?.close().await.map_err(failed)?;
+                self.0.writer.begin_with(BEGIN).await.map_err(failed)
+            }
+            begun => begun.map_err(failed),
+        }
     }
 
     /// Runs one statement, a transaction of its own, whose effect survives a power cut once this has returned.
