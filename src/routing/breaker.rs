@@ -92,7 +92,7 @@ impl Breaker {
         if self.gate.standing(now) == Standing::Closed {
             self.in_a_row = 0;
             self.window.add(now, config.window, true);
-            self.gate.settle(now, config.window);
+            self.gate.settle(now);
         }
         closed
     }
@@ -111,7 +111,7 @@ impl Breaker {
         }
         let told = retry_after.unwrap_or_default().min(config.longest_retry_after);
         let penalty = self.gate.penalty(config.open_for, config.longest_open, dice);
-        self.gate.shut(now + penalty.max(told));
+        self.gate.shut(now, now + penalty.max(told));
         true
     }
 

@@ -15,7 +15,7 @@ pub struct Config {
     pub decay: Duration,
     /// The time to the first token of a model that was never asked.
     #[serde(with = "crate::domain::span")]
-    pub usual_first_token: Duration,
+    pub usual_ttft: Duration,
     /// A failure counts as a first token that took this long, or ten times the usual if that is more.
     #[serde(with = "crate::domain::span")]
     pub failure_counts_as: Duration,
@@ -37,7 +37,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             decay: Duration::from_secs(5),
-            usual_first_token: Duration::from_secs(1),
+            usual_ttft: Duration::from_secs(1),
             failure_counts_as: Duration::from_secs(2),
             load_estimate: Duration::from_secs(5),
             max_models: 512,

@@ -40,6 +40,8 @@ pub struct Gate {
     era: u64,
     /// How often it was shut in a row.
     times: u32,
+    /// For how long it was shut the last time.
+    lasted: Duration,
     closed_at: Option<Instant>,
 }
 
@@ -98,15 +100,16 @@ impl Gate {
     }
 
     /// Lets nobody in until then.
-    pub fn shut(&mut self, until: Instant) {
+    pub fn shut(&mut self, now: Instant, until: Instant) {
+        self.lasted = until.saturating_duration_since(now);
         self.shut = Some(Shut { until, probing: false });
         self.era += 1;
         self.times = self.times.saturating_add(1);
     }
 
-    /// Forgets how often it was shut once it has been closed for `calm`.
-    pub fn settle(&mut self, now: Instant, calm: Duration) {
-        if self.shut.is_none() && self.closed_at.is_none_or(|at| now.saturating_duration_since(at) >= calm) {
+    /// Forgets how often it was shut once it has been closed for as long as it was shut the last time.
+    pub fn settle(&mut self, now: Instant) {
+        if self.shut.is_none() && self.closed_at.is_none_or(|at| now.saturating_duration_since(at) >= self.lasted) {
             self.times = 0;
         }
     }
@@ -133,7 +136,7 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::default();
         assert!(gate.admits(now));
-        gate.shut(now + SECOND);
+        gate.shut(now, now + SECOND);
         assert!(!gate.admits(now));
         assert_eq!(gate.standing(now), Standing::Open { until: now + SECOND });
         let then = now + SECOND;
@@ -152,7 +155,7 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::default();
         let early = gate.enter(now);
-        gate.shut(now + SECOND);
+        gate.shut(now, now + SECOND);
         assert!(!gate.hears(early) && !gate.pass(early, now));
         let probe = gate.enter(now + SECOND);
         gate.leave(early);
@@ -165,7 +168,7 @@ mod tests {
     fn one_that_had_to_be_tried_while_shut_is_proof_too() {
         let now = Instant::now();
         let mut gate = Gate::default();
-        gate.shut(now + SECOND);
+        gate.shut(now, now + SECOND);
         let forced = gate.enter(now);
         assert!(gate.pass(forced, now));
         assert!(gate.admits(now));
@@ -179,14 +182,14 @@ mod tests {
         let mut spans = Vec::new();
         for _ in 0..6 {
             spans.push((seconds(&gate, 0.0), seconds(&gate, 1.0)));
-            gate.shut(now);
+            gate.shut(now, now + SECOND);
         }
         assert_eq!(spans, [(1.0, 0.5), (2.0, 1.0), (4.0, 2.0), (8.0, 4.0), (10.0, 5.0), (10.0, 5.0)]);
         let probe = gate.enter(now);
         gate.pass(probe, now);
-        gate.settle(now, SECOND);
+        gate.settle(now);
         assert!(seconds(&gate, 0.0) > 9.0, "not calm for long enough");
-        gate.settle(now + SECOND, SECOND);
+        gate.settle(now + SECOND);
         assert!((seconds(&gate, 0.0) - 1.0).abs() < 1e-9);
     }
 
@@ -198,7 +201,7 @@ mod tests {
             for (what, which, ms) in steps {
                 now += Duration::from_millis(ms);
                 match what {
-                    0 => gate.shut(now + SECOND),
+                    0 => gate.shut(now, now + SECOND),
                     1 if !out.is_empty() => gate.leave(out.swap_remove(which % out.len())),
                     2 if !out.is_empty() => { gate.pass(out.swap_remove(which % out.len()), now); }
                     _ if gate.admits(now) => out.push(gate.enter(now)),

@@ -117,11 +117,11 @@ impl Outlier {
     }
 
     /// It generates. `true` when that brings it back.
-    pub fn works(&mut self, ticket: Ticket, now: Instant, config: &Config) -> bool {
+    pub fn works(&mut self, ticket: Ticket, now: Instant) -> bool {
         let back = self.gate.pass(ticket, now);
         if self.gate.standing(now) == Standing::Closed {
             (self.unreachable, self.failures) = (0, 0);
-            self.gate.settle(now, config.slow_start);
+            self.gate.settle(now);
         }
         back
     }
@@ -139,7 +139,7 @@ impl Outlier {
             return false;
         }
         let until = now + self.gate.penalty(config.eject_for, config.longest_ejection, dice);
-        self.gate.shut(until);
+        self.gate.shut(now, until);
         self.back_at = Some(until);
         true
     }
@@ -158,7 +158,7 @@ mod tests {
 
     fn works(outlier: &mut Outlier, now: Instant) -> bool {
         let ticket = outlier.enter(now);
-        outlier.works(ticket, now, &Config::default())
+        outlier.works(ticket, now)
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         let back = now + SECOND;
         let first = outlier.enter(back);
         assert!(!outlier.admits(back), "one at a time");
-        assert!(outlier.works(first, back, &config));
+        assert!(outlier.works(first, back));
         assert!(outlier.admits(back));
         let shares: Vec<f64> = [0, 5, 10, 99].map(|s| outlier.share(back + SECOND * s, &config)).into();
         assert_eq!(shares, [0.1, 0.55, 1.0, 1.0]);

@@ -119,7 +119,7 @@ mod tests {
             now += gap;
             budget.offered(now, &TERMS);
             offered += 1;
-            retried += (0..wanted_each).filter(|_| budget.take()).count() as u32;
+            retried += (0..wanted_each).map(|_| u32::from(budget.take())).sum::<u32>();
         }
         (offered, retried)
     }
@@ -164,7 +164,7 @@ mod tests {
         /// However requests come: a tenth of them, and what the floor allows over the time.
         #[test]
         fn no_pattern_gets_more(gaps in proptest::collection::vec(0_u64..5_000, 10..400), wanted in 0_u32..4) {
-            let seconds = gaps.iter().sum::<u64>() as f64 / 1000.0;
+            let seconds = Duration::from_millis(gaps.iter().sum()).as_secs_f64();
             let (offered, retried) = retries(gaps.into_iter().map(Duration::from_millis), wanted);
             prop_assert!(f64::from(retried) <= f64::from(offered) * 0.1 + seconds * 0.1 + 1.0);
         }

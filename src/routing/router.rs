@@ -157,7 +157,6 @@ impl Router {
     }
 
     /// Begins an attempt, be it allowed or not: for the least bad one when all are bad.
-    #[must_use]
     pub fn attempt(&self, backend: &str, model: &str) -> Attempt {
         let (slot, now) = (self.0.slot(backend), self.0.clock.now());
         let entered = lock(&slot).enter(model, now, &self.0.config.load());
@@ -220,7 +219,9 @@ impl Router {
         let gone = self.0.backends.write().unwrap_or_else(PoisonError::into_inner).remove(backend);
         if let Some(state) = gone {
             let models: Vec<String> = lock(&state).pairs().map(|(model, _)| model.to_owned()).collect();
-            models.iter().for_each(|model| self.0.metrics.breaker(backend, model, super::BreakerState::Closed));
+            for model in models {
+                self.0.metrics.breaker(backend, &model, super::BreakerState::Closed);
+            }
             self.0.metrics.backend_ejected(backend, false);
         }
     }
@@ -248,7 +249,7 @@ impl Inner {
     /// The usual time to the first token of a model, in seconds.
     pub(super) fn usual_s(&self, model: &str) -> f64 {
         let known = lock(&self.models).get(model).and_then(|usual| usual.first_token.value());
-        known.unwrap_or_else(|| self.config.load().usual_first_token.as_secs_f64())
+        known.unwrap_or_else(|| self.config.load().usual_ttft.as_secs_f64())
     }
 
     /// The first token of a model that was loaded came after this long.

@@ -14,6 +14,8 @@ use crate::telemetry::Metrics;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const MODEL: &str = "m:latest";
 const SLOTS: u32 = 8;
+/// Runs of each kind; more of them when the router is changed: they take half a second each.
+const SEEDS: u64 = 4;
 const SECOND_US: u64 = 1_000_000;
 
 /// How a backend behaves at a time.
@@ -166,7 +168,7 @@ fn one_killed_every_five_seconds(n: usize, at_us: u64) -> Health {
 #[test]
 fn with_one_of_three_killed_every_five_seconds_nearly_all_succeed() {
     let (mut offered, mut failed) = (0, 0);
-    for seed in 0..20 {
+    for seed in 0..SEEDS {
         for per_second in [20.0, 100.0, 200.0] {
             let tally = World::new(seed, one_killed_every_five_seconds).arrivals(per_second, 60);
             assert_eq!(tally.offered, tally.succeeded + tally.failed, "none is lost");
@@ -183,7 +185,7 @@ fn with_one_of_three_killed_every_five_seconds_nearly_all_succeed() {
 #[test]
 fn when_all_fail_attempts_are_at_most_a_tenth_more_than_requests() {
     for health in [Health::Dead, Health::Failing] {
-        for seed in 0..20 {
+        for seed in 0..SEEDS {
             for per_second in [5.0, 50.0, 500.0] {
                 let tally = World::new(seed, move |_, _| health).arrivals(per_second, 30);
                 assert_eq!(tally.succeeded, 0);
@@ -197,7 +199,7 @@ fn when_all_fail_attempts_are_at_most_a_tenth_more_than_requests() {
 #[test]
 fn a_backend_that_fails_fast_gets_next_to_nothing_after_two_seconds() {
     for health in [Health::Dead, Health::Failing] {
-        for seed in 0..20 {
+        for seed in 0..SEEDS {
             for per_second in [50.0, 200.0, 400.0] {
                 // It is fine for ten seconds first, so that it has a good name to lose.
                 let bad = move |n: usize, at: u64| if n == 0 && at >= 10 * SECOND_US { health } else { Health::Fine };
@@ -213,7 +215,7 @@ fn a_backend_that_fails_fast_gets_next_to_nothing_after_two_seconds() {
 
 #[test]
 fn when_all_come_back_work_goes_on() {
-    for seed in 0..20 {
+    for seed in 0..SEEDS {
         let bad = |_: usize, at: u64| if (5..10).contains(&(at / SECOND_US)) { Health::Dead } else { Health::Fine };
         let tally = World::new(seed, bad).arrivals(50.0, 30);
         let while_dead = 5 * 50 * 2;

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::Config;
 use super::breaker::Breaker;
 use super::cost::Learnt;
 use super::ewma::{Mean, PeakEwma};
 use super::gate::{Standing, Ticket};
 use super::outlier::{Fault, Outlier};
-use super::Config;
 use crate::domain::blame::{Blame, Retry};
 
 /// What is not known, or was not tried for long, is taken to be a little faster than usual: that is how one finds out.
@@ -125,7 +125,7 @@ impl State {
 
     /// The first token came after `ttft`. `cold`: the model had to be loaded for it.
     pub fn first_token(&mut self, model: &str, tickets: Tickets, ttft: Duration, cold: bool, now: Instant, config: &Config) -> Changes {
-        let returned = self.outlier.works(tickets.outlier, now, &config.outlier);
+        let returned = self.outlier.works(tickets.outlier, now);
         let Some(pair) = self.pairs.get_mut(model) else { return Changes { returned, ..Changes::default() } };
         let closed = pair.breaker.first_token(tickets.breaker, now, &config.breaker);
         let seconds = ttft.as_secs_f64();
@@ -140,7 +140,7 @@ impl State {
     }
 
     pub fn succeeded(&mut self, model: &str, tickets: Tickets, took: Duration, now: Instant, config: &Config) -> Changes {
-        let returned = self.outlier.works(tickets.outlier, now, &config.outlier);
+        let returned = self.outlier.works(tickets.outlier, now);
         let Some(pair) = self.pairs.get_mut(model) else { return Changes { returned, ..Changes::default() } };
         pair.answer.observe(took.as_secs_f64());
         pair.why = None;
@@ -181,4 +181,3 @@ impl State {
         self.pairs.get(model)
     }
 }
-

@@ -22,7 +22,7 @@ pub struct Config {
     pub load: Duration,
     /// Longest time to the first token of a model that is loaded; absent: the backend's own bound.
     #[serde(with = "crate::domain::span::option")]
-    pub first_token: Option<Duration>,
+    pub ttft: Option<Duration>,
     /// Longest silence between two tokens; absent: the backend's own bound.
     #[serde(with = "crate::domain::span::option")]
     pub between_tokens: Option<Duration>,
@@ -44,7 +44,7 @@ pub struct ForModels {
     #[serde(default, with = "crate::domain::span::option")]
     pub load: Option<Duration>,
     #[serde(default, with = "crate::domain::span::option")]
-    pub first_token: Option<Duration>,
+    pub ttft: Option<Duration>,
     #[serde(default, with = "crate::domain::span::option")]
     pub between_tokens: Option<Duration>,
     #[serde(default, with = "crate::domain::span::option")]
@@ -53,7 +53,7 @@ pub struct ForModels {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { queue: None, load: Duration::from_mins(5), first_token: None, between_tokens: None, total: None, models: Vec::new() }
+        Self { queue: None, load: Duration::from_mins(5), ttft: None, between_tokens: None, total: None, models: Vec::new() }
     }
 }
 
@@ -76,7 +76,7 @@ impl Config {
         Timeouts {
             queue: pick(|row| row.queue, self.queue),
             load: own.and_then(|row| row.load).unwrap_or(self.load),
-            first_token: pick(|row| row.first_token, self.first_token),
+            first_token: pick(|row| row.ttft, self.ttft),
             between_tokens: pick(|row| row.between_tokens, self.between_tokens),
             total: pick(|row| row.total, self.total),
         }
@@ -101,11 +101,11 @@ mod tests {
             model: model.to_owned(),
             queue: None,
             load: None,
-            first_token: None,
+            ttft: None,
             between_tokens: None,
             total: Some(Duration::from_secs(total)),
         };
-        let config = Config { first_token: Some(Duration::from_secs(9)), models: vec![row("big:*", 1), row("*", 2)], ..Config::default() };
+        let config = Config { ttft: Some(Duration::from_secs(9)), models: vec![row("big:*", 1), row("*", 2)], ..Config::default() };
         let of = |name: &str| config.of(&ModelName::parse(name).expect("valid"));
         assert_eq!(of("big:70b").total, Some(Duration::from_secs(1)));
         assert_eq!(of("small").total, Some(Duration::from_secs(2)));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use arriero::api::{AUTHORISATION, PROBLEMS};
 use arriero::config::DEFAULTS;
+use arriero::routing::fallback::{ErrorKind, TABLE};
 use arriero::telemetry::metrics::ALL;
 
 fn check(file: &str, expected: &str) {
@@ -45,6 +46,28 @@ fn authorisation() {
         let _ = writeln!(text, "| {} | `{}` | {} |", rule.method, rule.path, rule.needs.in_words());
     }
     check("docs/authorisation.md", &text);
+fn fallback() {
+    let mut text = "# Fallback\n\nA model name may stand for an ordered chain of models: `[[routing.alias]]` in the configuration. A request says itself what it \
+        wants of it: `fallback: true` (as configured), `false` (nothing but the first step; refuse instead), or a list of models to try in turn.\n\n\
+        ## How a step is found\n\n\
+        1. A request begins at the first step. Each later step whose `when` holds already is entered instead of the one before it. What is known of \
+        the first step alone (its context, the wait there, its expected first token) is not held against the later ones.\n\
+        2. A step is served by the backend with the least cost; failed attempts are retried within the budget, before the first byte only.\n\
+        3. When all attempts failed, or a bound of a later step on waiting has passed, the first later step whose `when` holds is entered. There is \
+        no way back. When none holds, the failure is the answer.\n\
+        4. A step with `simplify` gets a smaller request: `num_ctx` and `num_predict` are lowered, `trim_history` cuts the oldest of the prompt; the \
+        system prompt stays. The answer says what served it, why, and what was changed.\n\n\
+        ## When a step's `when` holds\n\n\
+        One of its triggers holds, and all of its filters do. Without triggers the filters alone decide. Without any condition it is entered after a \
+        failure that may pass elsewhere (reason `any_trouble`): any but a refusal of the request itself. What is not known holds for no condition.\n\n\
+        | condition | set to | kind | it holds when | it is looked at |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for row in TABLE {
+        let _ = writeln!(text, "| `{}` | {} | {} | {} | {} |", row.name, row.takes, row.part.as_str(), row.meaning, row.looked_at);
+    }
+    let kinds: Vec<String> = ErrorKind::ALL.iter().map(|kind| format!("`{}`", kind.as_str())).collect();
+    let _ = writeln!(text, "\nError codes for `errors`: {}.", kinds.join(", "));
+    check("docs/fallback.md", &text);
 }
 
 #[test]

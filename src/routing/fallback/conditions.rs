@@ -119,10 +119,7 @@ impl Facts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
     /// All attempts failed. `kind`: what `backends::Error::kind` says.
-    Failed {
-        kind: &'static str,
-        retry: Retry,
-    },
+    Failed { kind: &'static str, retry: Retry },
     /// It has waited this long for a slot.
     QueueWait(Duration),
     /// It has waited this long for the first token.

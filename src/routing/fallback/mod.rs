@@ -11,7 +11,7 @@ mod conditions;
 mod simplify;
 mod table;
 
-pub use aliases::{Alias, Aliases, AliasStep, MAX_STEPS};
+pub use aliases::{Alias, AliasStep, Aliases, MAX_STEPS};
 pub use chain::{Chain, Patience, Step};
 pub use conditions::{ErrorKind, Facts, Pressure, Trouble, When, Why};
 pub use simplify::{Simplify, estimate_tokens, simplify};

@@ -104,17 +104,21 @@ fn ending(text: &str, tokens: u64) -> &str {
     let mut at = text.len();
     let (mut ascii, mut other) = (0_u64, 0_u64);
     for (index, character) in text.char_indices().rev() {
-        if character.is_ascii() { ascii += 1 } else { other += 1 }
+        let count = if character.is_ascii() { &mut ascii } else { &mut other };
+        *count += 1;
         if ascii.div_ceil(BYTES_PER_TOKEN) + other > tokens {
             break;
         }
         at = index;
     }
     let kept = &text[at..];
-    let begins_well = at == 0 || text[..at].ends_with(char::is_whitespace);
     // Not more than half is given up for a good beginning.
-    let from = |found: Option<usize>| found.map(|n| n + 1).filter(|n| *n <= kept.len() / 2);
-    let start = if begins_well { 0 } else { from(kept.find('\n')).or_else(|| from(kept.find(' '))).unwrap_or(0) };
+    let after = |sign: char| kept.find(sign).map(|n| n + 1).filter(|n| *n <= kept.len() / 2);
+    let start = match text[..at].chars().next_back() {
+        None | Some('\n') => 0,
+        Some(' ') => after('\n').unwrap_or(0),
+        Some(_) => after('\n').or_else(|| after(' ')).unwrap_or(0),
+    };
     let kept = &kept[start..];
     if kept.trim().is_empty() { last_word(text) } else { kept }
 }

@@ -130,7 +130,9 @@ pub static TABLE: &[Condition] = &[
         part: Part::Filter,
         meaning: "The prompt has fewer tokens.",
         looked_at: "always",
-        verdict: |when, now| compare(when.prompt_tokens_under, now.facts.prompt_tokens, "tokens of prompt", "under", |bound, is| is < bound),
+        verdict: |when, now| {
+            compare(when.prompt_tokens_under, now.facts.prompt_tokens, "tokens of prompt", "under", |bound, is| is < bound)
+        },
     },
     Condition {
         name: "predict_over",

@@ -20,7 +20,7 @@ fn aliases(config: Value) -> Result<Aliases, Vec<String>> {
     Aliases::new(&config).map_err(|wrong| wrong.iter().map(|one| format!("{} {}", one.place.join("."), one.what)).collect())
 }
 
-fn chain(steps: Value) -> Chain {
+fn chain(steps: &Value) -> Chain {
     let aliases = aliases(json!([{ "name": "smart", "steps": steps }])).expect("valid");
     Chain::resolve(&aliases, &name("smart"), &YES)
 }
@@ -78,7 +78,7 @@ fn cases() -> Vec<(&'static str, Value, (Facts, Option<Trouble>), (Facts, Option
 fn every_condition_holds_when_it_should_and_only_then() {
     let mut seen = Vec::new();
     for (condition, set_to, yes, no) in cases() {
-        let chain = chain(json!([{ "model": "big" }, { "model": "small", "when": { condition: set_to } }]));
+        let chain = chain(&json!([{ "model": "big" }, { "model": "small", "when": { condition: set_to } }]));
         let entered = |(facts, trouble): &(Facts, Option<Trouble>)| match trouble {
             Some(trouble) => chain.next(0, trouble, facts).map(|(_, why)| why),
             None => chain.first(facts).and_then(|(_, why)| why),
@@ -127,7 +127,7 @@ fn every_failure_of_a_backend_can_be_named() {
 
 #[test]
 fn a_step_without_conditions_is_for_trouble_that_may_pass_elsewhere() {
-    let chain = chain(json!([{ "model": "big" }, { "model": "small" }]));
+    let chain = chain(&json!([{ "model": "big" }, { "model": "small" }]));
     let none = Facts::default();
     assert_eq!(begins(&chain, &none), ("big".into(), None));
     for kind in ["unreachable", "overloaded", "model_not_found", "a_kind_of_later_versions"] {
@@ -144,7 +144,7 @@ fn a_step_without_conditions_is_for_trouble_that_may_pass_elsewhere() {
 #[test]
 fn one_trigger_and_all_filters_must_hold() {
     let when = json!({ "errors": ["failed"], "queue_wait_over": "1s", "images": false, "prompt_tokens_under": 100 });
-    let chain = chain(json!([{ "model": "big" }, { "model": "small", "when": when }]));
+    let chain = chain(&json!([{ "model": "big" }, { "model": "small", "when": when }]));
     let short = Facts { prompt_tokens: Some(10), ..Facts::default() };
     let wait = Some(Duration::from_secs(2));
     assert_eq!(begins(&chain, &short), ("big".into(), None), "filters alone are not enough here");
@@ -157,13 +157,16 @@ fn one_trigger_and_all_filters_must_hold() {
 #[test]
 fn a_later_step_that_holds_replaces_the_one_before_and_a_wait_is_not_held_against_the_next() {
     let wait = |model: &str| json!({ "model": model, "when": { "queue_wait_over": "5s" } });
-    let queue = chain(json!([{ "model": "big" }, wait("middle"), wait("small")]));
+    let queue = chain(&json!([{ "model": "big" }, wait("middle"), wait("small")]));
     let long = Facts { queue_wait: Some(Duration::from_secs(9)), ..Facts::default() };
     assert_eq!(begins(&queue, &long), ("middle".into(), Some("queue_wait_over")));
-    assert_eq!(goes_on(&queue, 1, &Trouble::QueueWait(Duration::from_secs(6)), &long.elsewhere()), Some(("small".into(), "queue_wait_over")));
+    assert_eq!(
+        goes_on(&queue, 1, &Trouble::QueueWait(Duration::from_secs(6)), &long.elsewhere()),
+        Some(("small".into(), "queue_wait_over"))
+    );
 
     let tokens = |model: &str, n: u64| json!({ "model": model, "when": { "prompt_tokens_under": n } });
-    let size = chain(json!([{ "model": "big" }, tokens("middle", 1000), tokens("small", 100)]));
+    let size = chain(&json!([{ "model": "big" }, tokens("middle", 1000), tokens("small", 100)]));
     for (n, model) in [(5000, "big"), (500, "middle"), (50, "small")] {
         assert_eq!(begins(&size, &Facts { prompt_tokens: Some(n), ..Facts::default() }).0, model);
     }
@@ -171,7 +174,7 @@ fn a_later_step_that_holds_replaces_the_one_before_and_a_wait_is_not_held_agains
 
 #[test]
 fn a_step_that_does_not_hold_is_passed_over() {
-    let chain = chain(json!([{ "model": "a" }, { "model": "b", "when": { "errors": ["overloaded"] } }, { "model": "c" }]));
+    let chain = chain(&json!([{ "model": "a" }, { "model": "b", "when": { "errors": ["overloaded"] } }, { "model": "c" }]));
     let none = Facts::default();
     assert_eq!(goes_on(&chain, 0, &failed("overloaded"), &none), Some(("b".into(), "errors")));
     assert_eq!(goes_on(&chain, 0, &failed("unreachable"), &none), Some(("c".into(), ANY_TROUBLE)));
@@ -179,7 +182,7 @@ fn a_step_that_does_not_hold_is_passed_over() {
 
 #[test]
 fn patience_is_the_shortest_bound_of_the_steps_that_may_be_entered() {
-    let chain = chain(json!([
+    let chain = chain(&json!([
         { "model": "a" },
         { "model": "b", "when": { "queue_wait_over": "9s", "ttft_over": "3s" } },
         { "model": "c", "when": { "queue_wait_over": "2s", "images": false } },
@@ -211,7 +214,7 @@ fn a_request_says_itself_whether_and_to_what_it_falls_back() {
 
 #[test]
 fn steps_that_may_not_be_used_are_left_out() {
-    let chain = chain(json!([{ "model": "a" }, { "model": "b", "when": { "errors": ["failed"] } }, { "model": "c" }]));
+    let chain = chain(&json!([{ "model": "a" }, { "model": "b", "when": { "errors": ["failed"] } }, { "model": "c" }]));
     let rest = chain.clone().permit(|model| model.as_str() != "a");
     assert_eq!(models(&rest), ["b", "c"]);
     assert_eq!(begins(&rest, &Facts::default()), ("b".into(), None));
@@ -248,7 +251,10 @@ fn what_cannot_be_is_said_with_its_place() {
         (one(json!([])), "alias.0.steps is empty: `x` stands for no model"),
         (one(json!([{ "model": "a", "when": { "images": true } }])), "alias.0.steps.0.when is for later steps"),
         (one(json!([{ "model": "a", "backend": "" }])), "alias.0.steps.0.backend is empty"),
-        (one(json!([{ "model": "a" }, { "model": "b", "when": { "memory_pressure_over": 80.0 } }])), "alias.0.steps.1.when.memory_pressure_over is 80"),
+        (
+            one(json!([{ "model": "a" }, { "model": "b", "when": { "memory_pressure_over": 80.0 } }])),
+            "alias.0.steps.1.when.memory_pressure_over is 80",
+        ),
         (
             one(json!([{ "model": "a" }, { "model": "b", "when": { "prompt_tokens_over": 9, "prompt_tokens_under": 10 } }])),
             "alias.0.steps.1.when.prompt_tokens_under never holds: no number is over 9 and under 10",
@@ -298,16 +304,15 @@ fn facts_are_read_off_a_request() {
 
 fn any_step() -> impl Strategy<Value = When> {
     let errors = proptest::collection::vec(proptest::sample::select(ErrorKind::ALL), 0..3);
-    (errors, proptest::option::of(0_u64..10), proptest::option::of(0_u64..100), proptest::option::of(any::<bool>()), any::<bool>()).prop_map(
-        |(errors, wait, tokens, images, context_too_long)| When {
+    (errors, proptest::option::of(0_u64..10), proptest::option::of(0_u64..100), proptest::option::of(any::<bool>()), any::<bool>())
+        .prop_map(|(errors, wait, tokens, images, context_too_long)| When {
             errors,
             queue_wait_over: wait.map(Duration::from_secs),
             prompt_tokens_over: tokens,
             images,
             context_too_long,
             ..When::default()
-        },
-    )
+        })
 }
 
 proptest! {

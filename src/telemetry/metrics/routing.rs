@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-use super::{
-    BACKEND_EJECTED, BACKEND_EJECTIONS, BREAKER_OPENED, BREAKER_STATE, FALLBACKS, HEDGES, Metrics, RETRIES, ROUTING_FORGOTTEN,
-};
+use super::{BACKEND_EJECTED, BACKEND_EJECTIONS, BREAKER_OPENED, BREAKER_STATE, FALLBACKS, HEDGES, Metrics, RETRIES, ROUTING_FORGOTTEN};
 
 /// Where a circuit breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
