@@ -12,6 +12,7 @@ pub(super) const LIST_SLACK: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 4;
 /// The slowest reading that is believed of a machine before anything is learnt: 50 tokens a second.
 const UNLEARNT_PER_BYTE: Duration = Duration::from_millis(5);
+
 /// One answer under way. Times are spans since the backend was made.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
@@ -41,7 +42,10 @@ pub(super) struct Listed {
 pub(super) enum List {
     /// Not asked for, or the server is not there at all, which others see to.
     Unknown,
-    Known { took: Duration, models: Vec<Listed> },
+    Known {
+        took: Duration,
+        models: Vec<Listed>,
+    },
     /// It did not come in time.
     Late(Duration),
 }

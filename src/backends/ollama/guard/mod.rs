@@ -318,7 +318,8 @@ fn text_bytes(prompt: &Prompt) -> Option<u64> {
 
 fn listed(resident: &super::library::Resident, now: Duration, unix_ms: i64) -> Option<Listed> {
     let known = super::residency::known(resident)?;
-    let stays = known.expires_at_unix_ms.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(unix_ms)).unwrap_or_default()));
+    let stays =
+        known.expires_at_unix_ms.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(unix_ms)).unwrap_or_default()));
     Some(Listed { model: known.model.canonical().to_owned(), stays_until: stays.map(|stays| now.saturating_add(stays)) })
 }
 

@@ -3,10 +3,13 @@
 mod cancel;
 mod faults;
 mod golden;
+mod guard;
 mod metadata;
 mod requests;
+mod residency;
 mod secure;
 mod server;
+mod truncation;
 
 use std::sync::Arc;
 use std::time::Duration;
