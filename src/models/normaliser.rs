@@ -123,9 +123,8 @@ impl Normaliser {
     fn in_force(&self, model: &ModelInfo, asked: &Runner, policy: &Config, with: Circumstances<'_>) -> Runner {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let name = model.name.canonical();
-        let known = models
-            .get_mut(name)
-            .filter(|known| with.loaded != Loaded::No || with.now.saturating_duration_since(known.used) < FORGET_AFTER);
+        let known =
+            models.get_mut(name).filter(|known| with.loaded != Loaded::No || with.now.saturating_duration_since(known.used) < FORGET_AFTER);
         if let Some(known) = known {
             known.used = known.used.max(with.now);
             known.runner.num_ctx = raised(known.runner.num_ctx, asked.num_ctx, policy, with.loaded, model.context_length);

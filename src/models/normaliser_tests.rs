@@ -93,7 +93,8 @@ fn clients_that_alternate_runner_options_have_one_shape() {
     let shapes: Vec<String> = (0..100_u32)
         .map(|n| {
             let num_ctx = Some(if n % 2 == 0 { 2048 } else { 4096 });
-            let mut ask = ask(Options { num_ctx, num_thread: Some(n % 3 + 1), num_batch: (n % 5 == 0).then_some(256), ..Options::default() });
+            let mut ask =
+                ask(Options { num_ctx, num_thread: Some(n % 3 + 1), num_batch: (n % 5 == 0).then_some(256), ..Options::default() });
             ask.extra.insert("shift".into(), json!(n % 2 == 0));
             ask.extra.insert("logprobs".into(), json!(true));
             let done = run.at(Duration::from_secs(u64::from(n)), Loaded::Unknown, &mut ask);
@@ -114,7 +115,8 @@ fn what_a_client_does_not_get_is_said_and_what_it_did_not_ask_for_is_not() {
     let done = run.at(Duration::ZERO, Loaded::Unknown, &mut plain);
     assert_eq!((done.changed, done.detail), (vec![], vec![]));
     assert_eq!((plain.options.num_ctx, plain.options.num_thread), (Some(8192), Some(2)));
-    let mut other = ask(Options { num_ctx: Some(2048), num_gpu: Some(0), num_thread: Some(2), temperature: Some(0.5), ..Options::default() });
+    let mut other =
+        ask(Options { num_ctx: Some(2048), num_gpu: Some(0), num_thread: Some(2), temperature: Some(0.5), ..Options::default() });
     let changed = run.at(Duration::ZERO, Loaded::Unknown, &mut other).changed;
     let said: Vec<_> = changed.iter().map(|c| (c.field.as_str(), c.from.clone(), c.to.clone())).collect();
     assert_eq!(said, [("options.num_ctx", json!(2048), json!(8192)), ("options.num_gpu", json!(0), Value::Null)]);
@@ -151,7 +153,8 @@ fn a_model_that_has_left_memory_and_rested_begins_anew() {
 
 #[test]
 fn pin_sets_the_policys_values_and_allow_leaves_the_clients() {
-    let pinned = Config { runner_options: RunnerOptions::Pin, num_ctx: Some(1024), use_mmap: Some(false), shift: Some(false), ..Config::default() };
+    let pinned =
+        Config { runner_options: RunnerOptions::Pin, num_ctx: Some(1024), use_mmap: Some(false), shift: Some(false), ..Config::default() };
     let run = Run::new(pinned);
     let mut asked = ask(Options { num_ctx: Some(9000), num_batch: Some(1), ..Options::default() });
     asked.extra.insert("Shift".into(), json!(true));
@@ -170,7 +173,8 @@ fn pin_sets_the_policys_values_and_allow_leaves_the_clients() {
 
 #[test]
 fn keep_alive_bounds_and_long_prompts_follow_the_policy() {
-    let policy = Config { num_predict_default: Some(100), num_predict_max: Some(500), on_long_prompt: LongPrompt::Truncate, ..Config::default() };
+    let policy =
+        Config { num_predict_default: Some(100), num_predict_max: Some(500), on_long_prompt: LongPrompt::Truncate, ..Config::default() };
     let run = Run::new(policy);
     let mut plain = Ask { keep_alive: Some(KeepAlive(json!(-1))), ..Ask::default() };
     let done = run.at(Duration::ZERO, Loaded::Unknown, &mut plain);

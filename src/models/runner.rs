@@ -26,7 +26,8 @@ impl Runner {
     pub fn asked(ask: &Ask) -> Self {
         let options = &ask.options;
         // The server reads names of fields without regard to case; of several the last one counts.
-        let shift = ask.extra.iter().filter(|(name, _)| name.eq_ignore_ascii_case(SHIFT)).filter_map(|(_, value)| value.as_bool()).last();
+        let shift =
+            ask.extra.iter().filter(|(name, _)| name.eq_ignore_ascii_case(SHIFT)).filter_map(|(_, value)| value.as_bool()).next_back();
         Self {
             num_ctx: options.num_ctx,
             num_batch: options.num_batch,

@@ -12,6 +12,10 @@ pub(super) const LIST_SLACK: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 4;
 /// The slowest reading that is believed of a machine before anything is learnt: 50 tokens a second.
 const UNLEARNT_PER_BYTE: Duration = Duration::from_millis(5);
+
+/// However fast a machine seems to read, prompts get this long: it may only have seen what its caches held.
+const LEAST_PER_BYTE: Duration = Duration::from_millis(1);
+
 /// One answer under way. Times are spans since the backend was made.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer {
@@ -41,7 +45,10 @@ pub(super) struct Listed {
 pub(super) enum List {
     /// Not asked for, or the server is not there at all, which others see to.
     Unknown,
-    Known { took: Duration, models: Vec<Listed> },
+    Known {
+        took: Duration,
+        models: Vec<Listed>,
+    },
     /// It did not come in time.
     Late(Duration),
 }
@@ -87,7 +94,8 @@ impl Known {
     /// How long prompts of so many bytes may take to be read.
     pub fn reading(&self, bytes: u64) -> Duration {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.per_byte.map_or_else(|| UNLEARNT_PER_BYTE.saturating_mul(bytes), |each| each.saturating_mul(bytes).saturating_mul(PATIENCE))
+        let each = self.per_byte.map_or(UNLEARNT_PER_BYTE, |each| each.saturating_mul(PATIENCE).max(LEAST_PER_BYTE));
+        each.saturating_mul(bytes)
     }
 
     /// Whether an answer found the model in memory with the settings it wants, as far as anyone can tell.

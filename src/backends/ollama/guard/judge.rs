@@ -13,6 +13,8 @@ use crate::backends::TroubleKind;
 /// Between two cures; doubled after each that did not help, up to the second.
 const CURE_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_CURE_PAUSE: Duration = Duration::from_mins(5);
+/// Shorter prompts say little about how fast longer ones are read, in bytes.
+const LEAST_TO_LEARN: u32 = 400;
 /// Models that are remembered.
 const MAX_MODELS: usize = 256;
 
@@ -84,15 +86,17 @@ impl Judge {
         }
     }
 
-    /// A prompt was read in this time, loading apart. What is slow is believed sooner than what is fast, which a cache may have been.
-    pub fn learn(&mut self, model: &str, prompt_bytes: u64, reading: Duration) {
-        let Some(bytes) = u32::try_from(prompt_bytes).ok().filter(|bytes| *bytes > 0) else { return };
+    /// So many bytes of a prompt were read in this time, loading apart. What is slow is believed sooner than what is fast, and what is
+    /// very fast not at all: a cache of the server, of which older ones say nothing, read it before.
+    pub fn learn(&mut self, model: &str, bytes: u64, reading: Duration) {
+        let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| *bytes >= LEAST_TO_LEARN) else { return };
         let Some(known) = self.known(model) else { return };
         let seen = reading / bytes;
         known.per_byte = Some(match known.per_byte {
             None => seen,
             Some(before) if seen > before => (before + seen) / 2,
-            Some(before) => (before * 15 + seen) / 16,
+            Some(before) if seen * 3 >= before => (before * 15 + seen) / 16,
+            Some(before) => before,
         });
     }
 

@@ -95,11 +95,19 @@ fn long_prompts_get_as_long_as_they_usually_take() {
     assert_eq!(first_report(&mut judge, 2..200, long(10_000)), Some((23, LeakedSlot)), "four times what it took");
     for _ in 0..200 {
         judge.learn("a", 10_000, s(0.1));
+        judge.learn("a", 300, s(9.0));
     }
     judge.cured("a", true, s(30.0));
     judge.ended(&speaking(2, "a", 30.0, 31.0), s(31.0));
     let after = |_| (vec![Answer { prompt_bytes: 10_000, ..waiting(3, "a", 32.0) }], list(&["a"]));
-    assert_eq!(first_report(&mut judge, 32..200, after), Some((41, LeakedSlot)));
+    assert_eq!(first_report(&mut judge, 32..200, after), Some((53, LeakedSlot)), "what caches held, and short prompts, say nothing");
+    for _ in 0..200 {
+        judge.learn("a", 10_000, s(2.0));
+    }
+    judge.cured("a", true, s(60.0));
+    judge.ended(&speaking(4, "a", 60.0, 61.0), s(61.0));
+    let after = |_| (vec![Answer { prompt_bytes: 10_000, ..waiting(5, "a", 62.0) }], list(&["a"]));
+    assert_eq!(first_report(&mut judge, 62..200, after), Some((73, LeakedSlot)), "250 tokens a second are the most that is believed");
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub(super) use watch::watch;
 const LOAD_SHOWS: Duration = Duration::from_millis(500);
 /// After its first token an answer is written to all the time, so that the server notices at once that its client has left.
 const NOTICED_WHILE_WRITING: Duration = Duration::from_millis(20);
+/// A shorter patience would take any answer for a trouble.
+const LEAST_WEDGED_AFTER: Duration = Duration::from_millis(100);
 /// Models of which the context and the length of tokens are remembered.
 const MAX_MODELS: usize = 256;
 
@@ -80,7 +82,7 @@ struct Progress(AtomicU64);
 
 impl Guard {
     pub fn new(backend: String, config: &Config) -> Self {
-        let limits = Limits { wedged_after: config.wedged_after, slots: config.slots };
+        let limits = Limits { wedged_after: config.wedged_after.max(LEAST_WEDGED_AFTER), slots: config.slots };
         let inner = Inner {
             judge: Judge::new(limits),
             answers: HashMap::new(),
@@ -257,7 +259,7 @@ impl Ticket {
             self.guard.count(|metrics, backend| metrics.model_loaded(backend, !under_way.was_loaded));
         }
         if let Some(reading) = finish.timing.prompt_eval {
-            judge.learn(&answer.model, answer.prompt_bytes, reading);
+            judge.learn(&answer.model, computed_bytes(answer.prompt_bytes, finish), reading);
         }
         let Some(tokens) = finish.usage.prompt_tokens else { return };
         if let Some(prompt_tokens) = cut_from {
@@ -316,9 +318,19 @@ fn text_bytes(prompt: &Prompt) -> Option<u64> {
     only_text.then_some((prompt.text.len() + system) as u64)
 }
 
+/// The part of a prompt that no cache of the server held, in bytes, where it says how much that was.
+fn computed_bytes(bytes: u64, finish: &Finish) -> u64 {
+    let cached = finish.usage.cached_tokens.or_else(|| finish.extra.get("prompt_eval_cached_count").and_then(serde_json::Value::as_u64));
+    match (cached, finish.usage.prompt_tokens) {
+        (Some(cached), Some(all)) if all > 0 => bytes.saturating_mul(all.saturating_sub(cached)) / all,
+        _ => bytes,
+    }
+}
+
 fn listed(resident: &super::library::Resident, now: Duration, unix_ms: i64) -> Option<Listed> {
     let known = super::residency::known(resident)?;
-    let stays = known.expires_at_unix_ms.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(unix_ms)).unwrap_or_default()));
+    let stays =
+        known.expires_at_unix_ms.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(unix_ms)).unwrap_or_default()));
     Some(Listed { model: known.model.canonical().to_owned(), stays_until: stays.map(|stays| now.saturating_add(stays)) })
 }
 

@@ -4,10 +4,13 @@ mod cancel;
 mod embed;
 mod faults;
 mod golden;
+mod guard;
 mod metadata;
 mod requests;
+mod residency;
 mod secure;
 mod server;
+mod truncation;
 
 use std::sync::Arc;
 use std::time::Duration;
