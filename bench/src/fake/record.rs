@@ -46,6 +46,8 @@ pub struct Recorded {
     pub headers: Vec<(String, String)>,
     pub body: Arc<[u8]>,
     pub received: Instant,
+    /// None while it runs.
+    pub ended: Option<Instant>,
     pub outcome: Outcome,
     /// Tokens sent (with streaming) or made (without).
     pub tokens: usize,
@@ -184,6 +186,7 @@ impl Ledger {
                 headers: request.headers.clone(),
                 body: request.body.as_slice().into(),
                 received: Instant::now(),
+                ended: None,
                 outcome: Outcome::Running(Phase::Received),
                 tokens: 0,
                 fault,
@@ -295,6 +298,7 @@ impl Ticket {
             }
             if let Some(request) = seen.find(self.number) {
                 request.outcome = outcome;
+                request.ended = Some(Instant::now());
             }
         });
     }

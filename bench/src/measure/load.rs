@@ -212,7 +212,7 @@ async fn arrivals(side: &Side, ask: &Ask, per_second: f64, span: Duration, seed:
 }
 
 /// Moments from a thread that sleeps: the timers of the runtime have a grain of a millisecond.
-fn pace(per_second: f64, span: Duration, seed: u64) -> Result<mpsc::Receiver<Instant>> {
+pub fn pace(per_second: f64, span: Duration, seed: u64) -> Result<mpsc::Receiver<Instant>> {
     let (tell, told) = mpsc::channel(1024);
     std::thread::Builder::new().name("pace".into()).spawn(move || {
         let began = Instant::now();

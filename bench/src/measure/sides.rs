@@ -51,13 +51,18 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(script: Script) -> Result<Self> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// On an address, e.g. that of one that was dropped.
+    pub fn start_at(address: SocketAddr, script: Script) -> Result<Self> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("fake".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async move {
-                if let Ok(fake) = FakeOllama::spawn(script).await {
+                if let Ok(fake) = FakeOllama::spawn_at(address, script).await {
                     drop(tell.send(std::sync::Arc::new(fake)));
                     drop(ended.await);
                 }
@@ -69,6 +74,15 @@ impl Upstream {
 
     pub fn adjust(&self, change: impl FnOnce(&mut Script)) {
         self.fake.adjust(change);
+    }
+
+    pub fn fake(&self) -> &FakeOllama {
+        &self.fake
+    }
+
+    /// A look at what it saw so far.
+    pub fn seen<T>(&self, look: impl FnOnce(&crate::fake::Seen) -> T) -> T {
+        self.fake.seen(look)
     }
 }
 
