@@ -85,9 +85,9 @@ struct Scenario {
     /// The two models to ask for, which must not fit into memory together.
     #[arg(long, num_args = 2, value_names = ["A", "B"], default_values = ["gemma3:270m", "q8:latest"])]
     models: Vec<String>,
-    /// Run the gateway without keys and without settings of its own.
-    #[arg(long)]
-    plain: bool,
+    /// What the gateway is not given, for one that does not know it: `keys`, `settings`; repeatable.
+    #[arg(long, value_parser = ["keys", "settings"])]
+    without: Vec<String>,
     /// How often the gateway is killed.
     #[arg(long, default_value_t = 10)]
     kills: usize,
@@ -105,10 +105,14 @@ impl Scenario {
             arriero: self.arriero.clone(),
             upstream: self.upstream,
             models: [model(0), model(1)],
-            plain: self.plain,
+            without: scenario::world::Without { keys: self.lacks("keys"), settings: self.lacks("settings") },
             kills: self.kills.clamp(1, 1_000),
             seed: self.seed,
         }
+    }
+
+    fn lacks(&self, what: &str) -> bool {
+        self.without.iter().any(|word| word == what)
     }
 
     fn wanted(&self) -> Vec<String> {
@@ -121,7 +125,9 @@ impl Scenario {
     /// One after the other; a scenario that cannot be run fails, and the others go on.
     async fn run(&self) -> Result<ExitCode> {
         if self.names.iter().any(|name| name == "list") {
-            scenario::ALL.iter().for_each(|(name, about)| println!("{name:8} {about}"));
+            for (name, about) in scenario::ALL {
+                println!("{name:8} {about}");
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let mut printer = Printer::new(self.out.as_ref())?;

@@ -111,7 +111,9 @@ impl Drop for Slot {
             });
         let tokens = std::mem::take(&mut self.tokens);
         if lost || self.engine.owes_a_leak() {
-            self.permit.take().map(OwnedSemaphorePermit::forget);
+            if let Some(permit) = self.permit.take() {
+                permit.forget();
+            }
             self.engine.ledger.note(|seen| seen.leaked += 1);
         } else {
             self.engine.cache().give_back(self.number, tokens);

@@ -13,10 +13,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Longer than any scenario.
@@ -308,8 +305,8 @@ pub async fn open(target: &Target, per_second: f64, span: Duration, seed: u64, m
     Ok(gather(set).await)
 }
 
-fn single(target: Target, ask: Ask, since: Instant) -> impl Future<Output = Heard> {
-    async move { Caller::new(&target).ask(&ask, since).await }
+async fn single(target: Target, ask: Ask, since: Instant) -> Heard {
+    Caller::new(&target).ask(&ask, since).await
 }
 
 /// All at once, in this order a millisecond apart.

@@ -99,9 +99,9 @@ pub(super) async fn hits(plan: &Plan) -> Result<Report> {
     report.errors(ask::complaints([&first], |_| false));
     // What is kept may be written a moment after the answer.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let asked = world.seen(|seen| seen.on("/api/generate").count() as f64);
+    let asked = world.seen(|seen| seen.on("/api/generate").count() as u64);
     let rounds = take_turns(&world).await?;
-    let again = world.seen(|seen| seen.on("/api/generate").count() as f64);
+    let again = world.seen(|seen| seen.on("/api/generate").count() as u64);
     let spread = |pick: fn(&[f64; 4]) -> f64| Spread::of(&rounds.iter().map(pick).collect::<Vec<_>>());
     let (p50, p99) = (spread(|it| it[0]), spread(|it| it[1]));
     let ratio = spread(|it| it[0] / it[2].max(1.0));

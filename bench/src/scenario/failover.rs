@@ -21,7 +21,8 @@ const SERVERS: usize = 3;
 const PER_SECOND: f64 = 30.0;
 /// A killed server comes back after this long.
 const AWAY: Duration = Duration::from_secs(2);
-const BETWEEN_KILLS: Duration = Duration::from_secs(5);
+/// It is there for this long before the next one is killed.
+const THERE: Duration = Duration::from_secs(3);
 const KILLS: usize = 4;
 
 fn script() -> Script {
@@ -43,7 +44,7 @@ fn question(number: usize, key: Option<String>) -> Ask {
 /// Kills one server after the other, each for a while.
 async fn reap(world: &mut World, script: &Script) -> Result<()> {
     for kill in 0..KILLS {
-        tokio::time::sleep(BETWEEN_KILLS - AWAY).await;
+        tokio::time::sleep(THERE).await;
         let place = kill % SERVERS;
         let address = world.fakes[place].address;
         // Dropping it ends its thread with every connection.
@@ -108,7 +109,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Report> {
 
     // One killed every five seconds.
     let (target, key) = (world.target.clone(), world.key("clients"));
-    let span = BETWEEN_KILLS * u32::try_from(KILLS).unwrap_or(1);
+    let span = (THERE + AWAY) * u32::try_from(KILLS).unwrap_or(1);
     let asked = ask::open(&target, PER_SECOND, span, plan.seed + 3, |number| question(number, key.clone()));
     let (heard, reaped) = tokio::join!(asked, reap(&mut world, &script));
     reaped?;

@@ -84,11 +84,16 @@ fn quick_ask(tenant: &str, number: usize, tokens: usize, key: Option<String>) ->
 async fn backlogged(world: &World) -> Vec<f64> {
     let one = |place: usize| {
         let (tenant, key) = (TENANTS[place], world.key(TENANTS[place]));
-        let make = move |client: usize, number: usize| quick_ask(tenant, client * 1_000 + number, 6 * (place + 1), key.clone());
+        let make = move |client: usize, number: usize| quick_ask(tenant, client * 1_000 + number, 12 * (place + 1), key.clone());
         ask::closed(&world.target, 8, Duration::from_secs(10), Duration::ZERO, make)
     };
     let (a, b, c, d) = tokio::join!(one(0), one(1), one(2), one(3));
-    [a, b, c, d].iter().map(|heard| count(heard.iter().map(|heard| heard.tokens).sum())).collect()
+    // Prompt and answer: what a tenant is charged.
+    let tokens = |heard: &Heard| {
+        let of = |name: &str| heard.done.as_ref().and_then(|done| done[name].as_f64()).unwrap_or(0.0);
+        of("prompt_eval_count") + of("eval_count")
+    };
+    [a, b, c, d].iter().map(|heard| heard.iter().map(tokens).sum()).collect()
 }
 
 /// Jain's index: 1 when all are equal.
@@ -115,7 +120,7 @@ async fn beside(world: &World, times: f64, seed: u64) -> Result<(Option<f64>, Ve
 pub(super) async fn noisy(plan: &Plan) -> Result<Report> {
     let mut report = Report::new("R4", "loopback", 1);
     let (script, plan) = (quick(), Plan { upstream: None, ..plan.clone() });
-    let setup = Setup::of(&script).tenants(&TENANTS).section("[queue]\nmax_waiting = 500");
+    let setup = Setup::of(&script).tenants(&TENANTS);
     let Some(world) = world::gateway_only(&plan, &script, &setup, 1, &mut report).await else { return Ok(report) };
     let shares = backlogged(&world).await;
     let (calm, before) = beside(&world, 1.0, plan.seed).await?;

@@ -103,14 +103,14 @@ pub(super) async fn run(plan: &Plan) -> Result<Report> {
     ask::once(&world.target, &Ask::new("left", "Good morning", 1).key(world.key("clients"))).await;
     let left = leave(&world, plan.seed).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let running = world.seen(|seen| count(seen.in_flight));
+    let running = world.seen(|seen| seen.in_flight as u64);
     let times = stopped(&world, &left);
     let all: Vec<f64> = times.values().flatten().copied().collect();
     let told: BTreeMap<&str, Value> =
         times.iter().map(|(phase, times)| (*phase, json!({"count": times.len(), "p50": at(times, 0.5), "p99": at(times, 0.99)}))).collect();
     report.figure("left", json!(left.len()));
     report.figure("stopped_after_ms", json!(told));
-    report.figure("most_in_flight", json!(world.seen(|seen| count(seen.max_in_flight))));
+    report.figure("most_in_flight", json!(world.seen(|seen| seen.max_in_flight as u64)));
     let usable = usable(&world).await;
     let waiting = match &world.gateway {
         Some(gateway) => gateway.admin("/admin/queue").await.map(|view| waiting(&view)),
@@ -126,7 +126,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Report> {
         "requests in flight beyond the slots",
         Bound::AtMost,
         0.0,
-        world.seen(|seen| count(seen.max_in_flight.saturating_sub(SLOTS + 1))),
+        world.seen(|seen| seen.max_in_flight.saturating_sub(SLOTS + 1) as u64),
     );
     Ok(report)
 }

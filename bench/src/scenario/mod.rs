@@ -32,8 +32,7 @@ pub struct Plan {
     pub upstream: Option<SocketAddr>,
     /// Two models that cannot both be loaded.
     pub models: [String; 2],
-    /// The gateway gets neither keys nor settings of its own.
-    pub plain: bool,
+    pub without: world::Without,
     /// Times a gateway is killed.
     pub kills: usize,
     pub seed: u64,

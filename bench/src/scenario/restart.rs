@@ -33,11 +33,11 @@ fn question(number: usize, key: Option<String>) -> Ask {
     Ask::new("kept", format!("Question {number}"), 20).key(key).patience(Duration::from_secs(10))
 }
 
-/// What `/admin/limits` says was used: every number under a name that begins with `used`, added up.
+/// What `/admin/limits` says was used: every number named `tokens_today`, or under a name that begins with `used`.
 fn used(view: &Value) -> f64 {
     match view {
         Value::Object(map) => {
-            let own = |key: &str, value: &Value| if key.starts_with("used") { all(value) } else { used(value) };
+            let own = |key: &str, value: &Value| if key == "tokens_today" || key.starts_with("used") { all(value) } else { used(value) };
             map.iter().map(|(key, value)| own(key, value)).sum()
         }
         Value::Array(list) => list.iter().map(used).sum(),
@@ -96,10 +96,10 @@ async fn round(world: &mut World, number: usize, rounds: &mut Rounds) -> Result<
 pub(super) async fn killed(plan: &Plan) -> Result<Report> {
     let mut report = Report::new("kill", "loopback", plan.kills);
     let (script, plan) = (script(), Plan { upstream: None, ..plan.clone() });
-    let budget = "[limits.tenants.\"clients\"]\ntokens_per_day = 1000000000";
+    let budget = "[limits.tenants.clients]\ntokens_per_day = 1000000000";
     let setup = Setup::of(&script).tenants(&["clients"]).section(budget);
     let Some(mut world) = world::gateway_only(&plan, &script, &setup, 1, &mut report).await else { return Ok(report) };
-    if world.gateway.as_ref().is_some_and(Gateway::is_plain) {
+    if world.gateway.as_ref().is_some_and(|gateway| !gateway.has_keys()) {
         report.errors(["without keys there is nothing to keep".to_owned()]);
         return Ok(report);
     }

@@ -19,7 +19,7 @@ const SPAN: Duration = Duration::from_secs(40);
 const CLIENTS: usize = 3;
 const TOKENS: usize = 20;
 /// The one who starves is answered when the others stop.
-const PATIENT: Duration = Duration::from_secs(60);
+const PATIENT: Duration = Duration::from_mins(1);
 
 struct Fed {
     /// Answers of each model.
@@ -49,7 +49,7 @@ pub(super) async fn starving(plan: &Plan) -> Result<Report> {
         Ok(Fed {
             answers: [served(&first), served(&second)],
             longest: largest(all().map(|heard| heard.total)),
-            loads: world.seen(|seen| seen.loads as f64),
+            loads: world.seen(|seen| seen.loads),
             wrong: ask::complaints(all(), Heard::refused),
         })
     })
@@ -91,7 +91,7 @@ async fn first_come(world: &World, seed: u64) -> Vec<Heard> {
     let (mut set, mut heard, mut before) = (JoinSet::new(), Vec::new(), String::new());
     for number in 0..MIXED {
         let one = mixed_ask(number, seed);
-        let most = if one.model == before { 1 } else { 0 };
+        let most = usize::from(one.model == before);
         while set.len() > most {
             heard.extend(set.join_next().await.and_then(Result::ok));
         }
@@ -110,21 +110,20 @@ pub(super) async fn mixed(plan: &Plan) -> Result<Report> {
     let sides = world::compare(&plan, &script, &setup, async |world| {
         let began = Instant::now();
         let key = world.key("clients");
-        let heard = match &world.gateway {
-            None => first_come(world, plan.seed).await,
-            Some(_) => {
-                let span = Duration::from_secs_f64(count(MIXED) / PER_SECOND);
-                ask::open(&world.target, PER_SECOND, span, plan.seed, |number| mixed_ask(number, plan.seed).key(key.clone())).await?
-            }
+        let heard = if world.gateway.is_some() {
+            let span = Duration::from_secs_f64(count(MIXED) / PER_SECOND);
+            ask::open(&world.target, PER_SECOND, span, plan.seed, |number| mixed_ask(number, plan.seed).key(key.clone())).await?
+        } else {
+            first_come(world, plan.seed).await
         };
-        let per_request = world.seen(|seen| seen.loads as f64).map(|loads| loads / count(heard.len().max(1)));
+        let per_request = world.seen(|seen| seen.loads).map(|loads| loads / count(heard.len().max(1)));
         Ok((heard, per_request, began.elapsed().as_secs_f64()))
     })
     .await?;
-    let mut report = sides.report("swaps", |(heard, per_request, seconds)| {
-        let waits = heard.iter().map(|heard| heard.total);
-        json!({"requests": heard.len(), "loads_per_request": per_request, "seconds": seconds, "longest_wait_s": largest(waits)})
-    });
+    let mut report = sides.report(
+        "swaps",
+        |(heard, per_request, seconds)| json!({"requests": heard.len(), "loads_per_request": per_request, "seconds": seconds}),
+    );
     report.errors(sides.behind.iter().flat_map(|(heard, ..)| ask::complaints(heard, |_| false)));
     let ratio = sides.of_behind(|(_, loads, _)| Some((*loads)? / sides.alone.1?));
     report.verdict("swaps", "loads a request over those of first come first served", Bound::AtMost, 0.5, ratio);

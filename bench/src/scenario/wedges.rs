@@ -49,7 +49,7 @@ async fn alternating(world: &World) -> (Vec<Heard>, Option<f64>) {
         }
     };
     let heard = ask::closed(&world.target, 4, Duration::from_secs(6), Duration::ZERO, make).await;
-    (heard, world.seen(|seen| seen.reloads as f64))
+    (heard, world.seen(|seen| seen.reloads))
 }
 
 /// How one wedge went.

@@ -159,7 +159,7 @@ pub(super) async fn contexts(plan: &Plan) -> Result<Report> {
             ask::closed(&world.target, 3, Duration::from_secs(30), Duration::ZERO, make).await
         };
         let (large, small) = tokio::join!(clients(0), clients(1));
-        let loads = world.seen(|seen| seen.reloads as f64);
+        let loads = world.seen(|seen| seen.reloads);
         Ok((large.into_iter().chain(small).collect::<Vec<Heard>>(), loads))
     })
     .await?;

@@ -1,17 +1,18 @@
 //! One side of a scenario: servers, perhaps a gateway in front of them, and where clients go.
 
-use super::Plan;
+use super::{Plan, count};
 use crate::{
     fake::{Model, Script, Text},
     http1::raw,
     measure::{
+        cores::{Cores, View},
         figures::Report,
-        process::{Process, free_address},
+        process::{Cpu, Process, free_address},
         reader::Dialect,
         sides::Upstream,
     },
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -32,6 +33,15 @@ pub struct Target {
     pub address: SocketAddr,
     pub path: &'static str,
     pub dialect: Dialect,
+}
+
+/// What a gateway is not given, for one that does not know it yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Without {
+    /// Nobody is asked for a key.
+    pub keys: bool,
+    /// No sections of a scenario's own, no `slots` and the like.
+    pub settings: bool,
 }
 
 /// How the gateway is set up, beyond what every scenario has.
@@ -68,14 +78,14 @@ impl Setup {
     }
 
     /// The whole configuration file.
-    fn file(&self, servers: &[SocketAddr], plain: bool) -> String {
+    fn file(&self, servers: &[SocketAddr], without: Without) -> String {
         let mut text = String::new();
-        if !plain {
+        if !without.settings {
             text.push_str(&self.sections);
         }
         for (number, server) in servers.iter().enumerate() {
             let _ = write!(text, "\n[[ollama]]\nname = \"box{number}\"\nurl = \"http://{server}\"\n");
-            if plain {
+            if without.settings {
                 continue;
             }
             if let Some(slots) = self.slots {
@@ -100,17 +110,29 @@ pub struct Gateway {
     keys: Vec<(&'static str, String)>,
     /// An administrator's key, where there are keys.
     admin: Option<String>,
-    plain: bool,
+    /// Where it runs.
+    cores: Option<(Cores, View)>,
 }
 
 impl Gateway {
     /// Writes its configuration, makes its keys, starts it, and waits until it answers.
-    pub async fn start(program: &Path, servers: &[SocketAddr], setup: &Setup, plain: bool) -> Result<Self> {
+    pub async fn start(program: &Path, servers: &[SocketAddr], setup: &Setup, without: Without) -> Result<Self> {
+        Self::start_on(program, servers, setup, without, None).await
+    }
+
+    /// The same on some cores.
+    pub async fn start_on(
+        program: &Path,
+        servers: &[SocketAddr],
+        setup: &Setup,
+        without: Without,
+        cores: Option<(Cores, View)>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("arriero-bench-").tempdir()?;
-        std::fs::write(folder.path().join("arriero.toml"), setup.file(servers, plain))?;
+        std::fs::write(folder.path().join("arriero.toml"), setup.file(servers, without))?;
         let mut gateway =
-            Self { process: None, address: free_address()?, program: program.to_owned(), folder, keys: Vec::new(), admin: None, plain };
-        if !plain && !setup.tenants.is_empty() {
+            Self { process: None, address: free_address()?, program: program.to_owned(), folder, keys: Vec::new(), admin: None, cores };
+        if !without.keys && !setup.tenants.is_empty() {
             gateway.admin = Some(gateway.make_key("bench-admin", "bench", &["--role", "admin"]).await?);
             for tenant in &setup.tenants {
                 let key = gateway.make_key(tenant, tenant, &[]).await?;
@@ -132,13 +154,12 @@ impl Gateway {
     /// `arriero keys create`; gives the key.
     pub async fn make_key(&self, name: &str, tenant: &str, more: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::new(&self.program);
-        command.args(["keys", "create", "--name", name, "--tenant", tenant, "--json", "--data-dir"]).arg(self.data()).args(more);
-        command.env_remove("ARRIERO_KEY").kill_on_drop(true);
+        command.args(["keys", "create", name, "--tenant", tenant, "--json", "--data-dir"]).arg(self.data()).args(more);
+        command.env_remove("ARRIERO_KEY").env_remove("ARRIERO_URL").kill_on_drop(true);
         let made = tokio::time::timeout(PATIENCE, command.output()).await.context("making a key took too long")??;
         let told = String::from_utf8_lossy(&made.stderr).into_owned();
         let answer: Value = serde_json::from_slice(&made.stdout).with_context(|| format!("`arriero keys create` said: {told}"))?;
-        let Some(key) = answer["key"].as_str() else { bail!("`arriero keys create` gave no key: {answer}") };
-        Ok(key.to_owned())
+        secret(&answer).context("`arriero keys create` gave no key")
     }
 
     /// `POST /admin/keys` of the running gateway; gives the key.
@@ -148,13 +169,13 @@ impl Gateway {
         let body = serde_json::json!({"name": name, "tenant": tenant}).to_string();
         let reply = raw::exchange(self.address, &raw::request("POST", "/admin/keys", &headers, body.as_bytes()), PATIENCE).await?;
         let answer: Value = serde_json::from_slice(&reply.body()).unwrap_or_default();
-        let Some(key) = answer["key"].as_str() else { bail!("POST /admin/keys answered {}: {}", reply.status, reply.text()) };
-        Ok(key.to_owned())
+        secret(&answer).with_context(|| format!("POST /admin/keys answered {}: {}", reply.status, reply.text()))
     }
 
     /// Starts the process, on the same folder and address as before; gives the time until it is ready.
     pub async fn restart(&mut self) -> Result<Duration> {
-        let mut command = Command::new(&self.program);
+        let plain = || Command::new(&self.program);
+        let mut command = self.cores.map_or_else(plain, |(cores, view)| cores.command(view, &self.program));
         command.arg("serve").arg("--listen").arg(self.address.to_string()).arg("--data-dir").arg(self.data());
         command.arg("--config").arg(self.config_file());
         let log = self.folder.path().join("log");
@@ -194,9 +215,19 @@ impl Gateway {
         (reply.status == 200).then(|| serde_json::from_slice(&reply.body()).ok()).flatten()
     }
 
-    pub fn is_plain(&self) -> bool {
-        self.plain
+    /// CPU time so far.
+    pub fn cpu(&self) -> Cpu {
+        self.process.as_ref().map_or_else(Cpu::default, Process::cpu)
     }
+
+    pub fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+}
+
+/// What a new key's holder sends.
+fn secret(answer: &Value) -> Option<String> {
+    [&answer["secret"], &answer["key"]].into_iter().find_map(|it| it.as_str().map(str::to_owned))
 }
 
 /// One side.
@@ -220,7 +251,7 @@ impl World {
     pub async fn behind(plan: &Plan, script: &Script, setup: &Setup, count: usize) -> Result<Option<Self>> {
         let Some(program) = &plan.arriero else { return Ok(None) };
         let (fakes, servers) = servers(plan, script, count)?;
-        let gateway = Gateway::start(program, &servers, setup, plan.plain).await?;
+        let gateway = Gateway::start(program, &servers, setup, plan.without).await?;
         let target = Target { address: gateway.address, path: "/generate", dialect: Dialect::Native };
         Ok(Some(Self { side: "behind", target, fakes, gateway: Some(gateway) }))
     }
@@ -230,8 +261,9 @@ impl World {
     }
 
     /// A figure of the fake servers, added up; none where the server is not ours.
-    pub fn seen(&self, figure: impl Fn(&crate::fake::Seen) -> f64) -> Option<f64> {
-        (!self.fakes.is_empty()).then(|| self.fakes.iter().map(|fake| fake.seen(&figure)).sum())
+    pub fn seen(&self, figure: impl Fn(&crate::fake::Seen) -> u64) -> Option<f64> {
+        let all: u64 = self.fakes.iter().map(|fake| fake.seen(&figure)).sum();
+        (!self.fakes.is_empty()).then(|| count(usize::try_from(all).unwrap_or(usize::MAX)))
     }
 }
 
@@ -321,8 +353,8 @@ mod tests {
     fn a_configuration_names_every_server() {
         let servers = [SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2))];
         let setup = Setup { slots: Some(2), ..Setup::default() }.section("[queue]");
-        let text = setup.file(&servers, false);
+        let text = setup.file(&servers, Without::default());
         assert!(text.starts_with("[queue]\n") && text.contains("name = \"box1\"\nurl = \"http://127.0.0.1:2\"\nslots = 2\n"), "{text}");
-        assert!(!setup.file(&servers, true).contains("slots"));
+        assert!(!setup.file(&servers, Without { settings: true, keys: true }).contains("slots"));
     }
 }
