@@ -327,3 +327,64 @@ pub fn complaints<'a>(heard: impl IntoIterator<Item = &'a Heard>, expected: impl
     let wrong = heard.into_iter().filter(|heard| !heard.served() && !expected(heard));
     wrong.map(|heard| format!("status {}: {}", heard.status, heard.error.as_deref().unwrap_or("no end"))).take(5).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::count, *};
+    use crate::{
+        FakeOllama,
+        fake::{Script, Text},
+    };
+
+    fn heard(events: &str) -> Heard {
+        let mut heard = Heard { status: 200, ..Heard::default() };
+        for (number, event) in sse::parse(events.as_bytes()).0.iter().enumerate() {
+            heard.event(event, count(number)).expect("readable");
+        }
+        heard
+    }
+
+    #[test]
+    fn a_stream_tells_its_wait_its_beginning_and_its_end() {
+        let heard = heard(concat!(
+            ": beat\n\n",
+            "event: queued\ndata: {\"position\": 3, \"reason\": \"busy\", \"eta_ms\": 1500}\n\n",
+            "event: start\ndata: {}\n\n",
+            "event: token\ndata: {\"text\": \" a\"}\n\nevent: token\ndata: {\"text\": \" b\"}\n\n",
+            "event: done\ndata: {\"done\": true}\n\n",
+        ));
+        assert_eq!((heard.text.as_str(), heard.tokens, heard.served()), (" a b", 2, true));
+        assert_eq!((heard.queued[0].position, heard.queued[0].eta), (Some(3), Some(1.5)));
+        assert_eq!((heard.began, heard.first), (Some(2.0), Some(3.0)));
+    }
+
+    #[test]
+    fn an_error_in_a_stream_is_no_answer() {
+        let heard =
+            heard("event: token\ndata: {\"text\": \"a\"}\n\nevent: error\ndata: {\"code\": \"busy\", \"retry_after_seconds\": 2}\n\n");
+        assert!(!heard.served() && !heard.refused());
+        assert_eq!(heard.retry_after, Some(2.0));
+    }
+
+    #[test]
+    fn a_bare_server_is_not_asked_what_only_the_gateway_knows() {
+        let ask = Ask::new("m", "p", 3).wish("session", "s").field("raw", true);
+        let body = |dialect| serde_json::from_str::<Value>(&ask.body(dialect)).expect("json");
+        assert_eq!(body(Dialect::Native)["session"], "s");
+        assert_eq!(body(Dialect::Ollama), json!({"raw": true, "model": "m", "prompt": "p", "stream": true, "options": {"num_predict": 3}}));
+    }
+
+    #[tokio::test]
+    async fn who_loses_patience_leaves_and_the_server_knows() {
+        let script = Script { text: Text::Words(50), token_gap: Duration::from_mins(1), ..Script::with_models(["m"]) };
+        let fake = FakeOllama::spawn(script).await.expect("a free port");
+        let target = Target { address: fake.address(), path: "/api/generate", dialect: Dialect::Ollama };
+        let left = once(&target, &Ask::new("m", "p", 5).patience(Duration::from_millis(300))).await;
+        assert!(!left.served() && left.error.is_some());
+        fake.wait_for(|seen| seen.aborted == 1 && seen.in_flight == 0).await.expect("the server hears of it");
+        fake.adjust(|script| script.token_gap = Duration::ZERO);
+        let all = burst(&target, (0..5).map(|number| Ask::new("m", format!("p{number}"), 5)).collect()).await;
+        assert!(all.iter().all(|heard| heard.served() && heard.tokens == 5));
+        assert!(complaints(&all, |_| false).is_empty());
+    }
+}
