@@ -75,7 +75,7 @@ $(VENV)/ready: scripts/requirements.txt
 	touch $@
 
 .PHONY: bench
-bench: model ## measure against direct access, nginx and llama.cpp
+bench: model ## measure against direct access, nginx and llama.cpp; what people feel, with Ollama alone and behind Arriero
 	@scripts/require.sh cargo cc
 	cargo build --release --locked --workspace
 	scripts/bench.sh "$(TARGET)/release" "$(MODELS)/gemma-3-270m-q4_k_m.gguf" "$(VENV)"

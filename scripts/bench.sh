@@ -12,6 +12,9 @@ threads=${THREADS:-2}
 failed=0
 "$binaries/arriero-bench" overhead --arriero "$binaries/arriero" || failed=1
 "$binaries/arriero-bench" idle --arriero "$binaries/arriero" || failed=1
+# SCENARIOS="F1 R3" picks some; OLLAMA=127.0.0.1:11434 uses a real server instead of fakes where a scenario can.
+read -ra scenarios <<<"${SCENARIOS:-all}"
+"$binaries/arriero-bench" scenario "${scenarios[@]}" --arriero "$binaries/arriero" ${OLLAMA:+--upstream "$OLLAMA"} || failed=1
 
 if [[ ! -x $venv/bin/python ]]; then
     python3 -m venv "$venv"

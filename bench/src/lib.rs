@@ -7,6 +7,7 @@ pub mod clock;
 pub mod fake;
 pub mod http1;
 pub mod measure;
+pub mod scenario;
 pub mod sse;
 pub mod task;
 

@@ -5,6 +5,7 @@ use arriero_bench::{
     FakeOllama,
     fake::{Model, Script, Text},
     measure::{self, Plan, figures::Report},
+    scenario,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
@@ -24,6 +25,8 @@ enum Command {
     Overhead(Measure),
     /// Memory at rest and time to the first answer.
     Idle(Measure),
+    /// What people feel: loads against Ollama alone and behind the gateway, with pass or fail.
+    Scenario(Scenario),
 }
 
 #[derive(Args)]
@@ -57,9 +60,87 @@ struct Fake {
     /// OLLAMA_MAX_LOADED_MODELS
     #[arg(long, default_value_t = 3)]
     max_loaded: usize,
+    /// Tokens a second that all slots of a model make together, instead of --token-gap-ms for each.
+    #[arg(long, default_value_t = 0.0)]
+    tokens_per_second: f64,
+    /// What /api/version says; from 0.34.1 on, answers tell how much of a prompt was cached.
+    #[arg(long, default_value = "0.33.0")]
+    ollama_version: String,
     /// Milliseconds to load a model.
     #[arg(long, default_value_t = 0)]
     load_ms: u64,
+}
+
+#[derive(Args)]
+struct Scenario {
+    /// Which, e.g. `F1 R10`; `all`; `list` to name them.
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// The gateway's binary; without it only the upstream alone is measured.
+    #[arg(long)]
+    arriero: Option<PathBuf>,
+    /// Address of a real Ollama to use instead of fakes where a scenario can (F1 to F7).
+    #[arg(long)]
+    upstream: Option<SocketAddr>,
+    /// The two models to ask for, which must not fit into memory together.
+    #[arg(long, num_args = 2, value_names = ["A", "B"], default_values = ["gemma3:270m", "q8:latest"])]
+    models: Vec<String>,
+    /// What the gateway is not given, for one that does not know it: `keys`, `settings`; repeatable.
+    #[arg(long, value_parser = ["keys", "settings"])]
+    without: Vec<String>,
+    /// How often the gateway is killed.
+    #[arg(long, default_value_t = 10)]
+    kills: usize,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the JSON lines to a file too.
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+impl Scenario {
+    fn plan(&self) -> scenario::Plan {
+        let model = |place: usize| self.models.get(place).cloned().unwrap_or_default();
+        scenario::Plan {
+            arriero: self.arriero.clone(),
+            upstream: self.upstream,
+            models: [model(0), model(1)],
+            without: scenario::world::Without { keys: self.lacks("keys"), settings: self.lacks("settings") },
+            kills: self.kills.clamp(1, 1_000),
+            seed: self.seed,
+        }
+    }
+
+    fn lacks(&self, what: &str) -> bool {
+        self.without.iter().any(|word| word == what)
+    }
+
+    fn wanted(&self) -> Vec<String> {
+        if self.names.iter().any(|name| name == "all") {
+            return scenario::ALL.iter().map(|(name, _)| (*name).to_owned()).collect();
+        }
+        self.names.clone()
+    }
+
+    /// One after the other; a scenario that cannot be run fails, and the others go on.
+    async fn run(&self) -> Result<ExitCode> {
+        if self.names.iter().any(|name| name == "list") {
+            for (name, about) in scenario::ALL {
+                println!("{name:8} {about}");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut printer = Printer::new(self.out.as_ref())?;
+        for name in self.wanted() {
+            let report = scenario::run(&name, &self.plan()).await.unwrap_or_else(|error| {
+                let mut report = Report::new(&name, "loopback", 1);
+                report.errors([format!("{error:#}")]);
+                report
+            });
+            printer.print(&report)?;
+        }
+        Ok(code(&printer))
+    }
 }
 
 #[derive(Args)]
@@ -105,9 +186,9 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(measure: &Measure) -> Result<Self> {
+    fn new(out: Option<&PathBuf>) -> Result<Self> {
         let open = |path: &PathBuf| std::fs::File::create(path).with_context(|| format!("creating {}", path.display()));
-        Ok(Self { file: measure.out.as_ref().map(open).transpose()?, failed: false })
+        Ok(Self { file: out.map(open).transpose()?, failed: false })
     }
 
     fn print(&mut self, report: &Report) -> Result<()> {
@@ -135,15 +216,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
         match cli.command {
             Command::Fake(fake) => serve(fake).await,
             Command::Overhead(measure) => {
-                let mut printer = Printer::new(&measure)?;
+                let mut printer = Printer::new(measure.out.as_ref())?;
                 measure::overhead::run(&measure.plan(), |report| printer.print(&report)).await?;
                 Ok(code(&printer))
             }
             Command::Idle(measure) => {
-                let mut printer = Printer::new(&measure)?;
+                let mut printer = Printer::new(measure.out.as_ref())?;
                 printer.print(&measure::idle::run(&measure.plan()).await?)?;
                 Ok(code(&printer))
             }
+            Command::Scenario(scenario) => scenario.run().await,
         }
     })
 }
@@ -160,6 +242,8 @@ async fn serve(fake: Fake) -> Result<ExitCode> {
         prefill: Duration::from_millis(fake.prefill_ms),
         prefill_per_token: Duration::from_micros(fake.prefill_per_token_us),
         token_gap: Duration::from_millis(fake.token_gap_ms),
+        tokens_per_second: fake.tokens_per_second.max(0.0),
+        version: fake.ollama_version,
         slots: fake.slots,
         max_queue: fake.max_queue,
         max_loaded: fake.max_loaded,

@@ -2,7 +2,7 @@
 
 use arriero_bench::{
     FakeOllama,
-    fake::{Fault, Midway, On, Outcome, Phase, Plan, Script, Text, When},
+    fake::{Fault, Leak, Midway, On, Outcome, Phase, Plan, Script, Text, When},
     http1::raw::{self, Ended, Reply},
 };
 use serde_json::{Value, json};
@@ -106,6 +106,96 @@ async fn long_prompts_are_cut_silently_as_measured() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_may_not_be_cut_is_refused_with_both_numbers() {
+    let fake = spawn(numbered(1)).await;
+    let body = json!({"model": "q8", "prompt": "word ".repeat(6_000), "stream": false, "truncate": false});
+    let reply = post(fake.address(), "/api/generate", body).await;
+    assert_eq!(reply.status, 400);
+    let outer: Value = serde_json::from_slice(&reply.body()).expect("json");
+    let inner: Value = serde_json::from_str(outer["error"].as_str().expect("a string")).expect("json in a string");
+    assert_eq!((&inner["error"]["n_prompt_tokens"], &inner["error"]["n_ctx"]), (&json!(6_002), &json!(4_096)));
+}
+
+/// Work is paid for what the runner does not know; the count of tokens is that of the whole prompt all the same.
+#[tokio::test]
+async fn known_beginnings_of_prompts_cost_nothing() {
+    let fake = spawn(Script { slots: 1, version: "0.34.1".into(), prefill_per_token: Duration::from_micros(50), ..numbered(2) }).await;
+    let ask = async |prompt: String| -> Value {
+        let reply = post(fake.address(), "/api/generate", json!({"model": "q8", "prompt": prompt, "stream": false})).await;
+        serde_json::from_slice(&reply.body()).expect("json")
+    };
+    let salt = "salt ".repeat(400);
+    let first = ask(salt.clone()).await;
+    assert_eq!((&first["prompt_eval_count"], &first["prompt_eval_cached_count"]), (&json!(402), &json!(0)));
+    let again = ask(format!("{salt}t0 t1 and more")).await;
+    assert_eq!((&again["prompt_eval_count"], &again["prompt_eval_cached_count"]), (&json!(405), &json!(401)));
+    ask("another".to_owned()).await;
+    assert_eq!(ask(salt.clone()).await["prompt_eval_cached_count"], 401, "restored from memory");
+    assert!(first["prompt_eval_duration"].as_u64() > again["prompt_eval_duration"].as_u64());
+    fake.adjust(|script| script.version = "0.33.0".into());
+    assert_eq!(ask(salt).await["prompt_eval_cached_count"], Value::Null);
+    assert_eq!(fake.seen(|seen| (seen.prompt_tokens - seen.cached_tokens) / 100), 4);
+}
+
+/// The least it can take is what one runner makes; nothing is said about the most.
+#[tokio::test]
+async fn slots_share_the_speed_of_their_runner() {
+    let fake = spawn(Script { tokens_per_second: 100.0, ..numbered(10) }).await;
+    let began = std::time::Instant::now();
+    tokio::join!(generate(&fake, false), generate(&fake, false), generate(&fake, false), generate(&fake, false));
+    assert_eq!(fake.seen(|seen| seen.max_generating), 4);
+    assert!(began.elapsed() > Duration::from_millis(250), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_leaked_slot_is_gone_until_the_model_is_unloaded() {
+    let fake = spawn(Script { slots: 1, leak: Leak::Nth(0), token_gap: LONG, ..numbered(3) }).await;
+    let leaving = generate(&fake, true);
+    tokio::select! { _ = leaving => panic!("answered"), seen = fake.wait_for(|seen| seen.tokens == 1) => seen.expect("streams") }
+    fake.wait_for(|seen| seen.leaked == 1).await.expect("lost");
+    fake.adjust(|script| script.token_gap = Duration::ZERO);
+    let stuck = generate(&fake, true);
+    let queued = |seen: &arriero_bench::fake::Seen| seen.requests.iter().any(|r| r.outcome == Outcome::Running(Phase::Queued));
+    tokio::select! { _ = stuck => panic!("there was a slot"), seen = fake.wait_for(queued) => seen.expect("waits") }
+    fake.wait_for(|seen| seen.in_flight == 0).await.expect("left");
+    post(fake.address(), "/api/generate", json!({"model": "q8", "keep_alive": 0})).await;
+    assert_eq!(generate(&fake, true).await.status, 200);
+    fake.leak_slot(Some("q8:latest"));
+    assert_eq!(fake.seen(|seen| seen.leaked), 2);
+}
+
+#[tokio::test]
+async fn a_hung_runner_is_seen_by_ps_alone_and_replaced_after_it() {
+    let fake = spawn(Script { ping_timeout: Duration::from_millis(20), ..numbered(3) }).await;
+    assert_eq!(generate(&fake, true).await.status, 200);
+    fake.hang_runner(None);
+    let stuck = generate(&fake, true);
+    let working = |seen: &arriero_bench::fake::Seen| seen.generating == 1;
+    tokio::select! { _ = stuck => panic!("answered"), seen = fake.wait_for(working) => seen.expect("waits") }
+    let ask = raw::request("GET", "/api/ps", &[], b"");
+    let ps = raw::exchange(fake.address(), &ask, BOUND).await.expect("connects");
+    assert_eq!(ps.text(), "{\"models\":[]}");
+    assert_eq!(generate(&fake, true).await.status, 200);
+    assert_eq!(fake.seen(|seen| seen.loads), 2);
+}
+
+#[tokio::test]
+async fn a_deadlocked_eviction_stops_loads_until_an_idle_model_is_unloaded() {
+    let fake = spawn(Script { max_loaded: 1, ..numbered(3) }).await;
+    assert_eq!(generate(&fake, true).await.status, 200);
+    fake.deadlock();
+    let other = || post(fake.address(), "/api/generate", json!({"model": "gemma3:270m", "prompt": "a"}));
+    let waiting = async {
+        fake.wait_for(|seen| seen.in_flight == 1).await.expect("waits");
+        assert_eq!(generate(&fake, true).await.status, 200, "the loaded one still answers");
+        post(fake.address(), "/api/generate", json!({"model": "q8", "keep_alive": 0})).await
+    };
+    let (answered, _) = tokio::join!(other(), waiting);
+    assert_eq!(answered.status, 200);
+    assert_eq!(fake.loaded(), ["gemma3:270m"]);
+}
+
+#[tokio::test]
 async fn keep_alive_sticks_to_a_runner() {
     let fake = spawn(numbered(1)).await;
     post(fake.address(), "/api/generate", json!({"model": "q8", "prompt": "a", "keep_alive": -1})).await;
@@ -200,6 +290,24 @@ async fn runner_options_cost_a_reload_and_sampling_options_do_not() {
     assert_eq!(fake.loaded().len(), 2, "tags of the same weights share a runner");
     post(fake.address(), "/api/generate", json!({"model": "q8", "keep_alive": 0})).await;
     assert_eq!(fake.loaded(), ["chat:latest"]);
+    for (number, change) in [json!({"num_batch": 64}), json!({"num_thread": 1}), json!({"num_ctx": 512})].into_iter().enumerate() {
+        ask("chat", change).await;
+        assert_eq!(fake.seen(|seen| seen.reloads), 3 + number as u64);
+    }
+    post(fake.address(), "/api/generate", json!({"model": "chat", "prompt": "a", "shift": false})).await;
+    assert_eq!(fake.seen(|seen| (seen.reloads, seen.evictions)), (6, 0));
+}
+
+#[tokio::test]
+async fn models_are_counted_each_for_itself() {
+    let fake = spawn(Script { max_loaded: 1, ..numbered(1) }).await;
+    for model in ["q8", "gemma3:270m", "q8"] {
+        post(fake.address(), "/api/generate", json!({"model": model, "prompt": "a"})).await;
+    }
+    let of = |name: &str| fake.seen(|seen| seen.models.get(name).cloned().unwrap_or_default());
+    let (q8, gemma) = (of("q8:latest"), of("gemma3:270m"));
+    assert_eq!((q8.requests, q8.loads, q8.evictions, q8.max_generating), (2, 2, 1, 1));
+    assert_eq!((gemma.requests, gemma.loads, gemma.evictions), (1, 1, 1));
 }
 
 #[tokio::test]

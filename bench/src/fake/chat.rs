@@ -62,7 +62,8 @@ async fn ready<'a>(server: &Server, call: &Call<'a>, bound: &Bound) -> Result<Re
     let tokens = shortened(&rendered, bound, &options)?;
     let mut speaker = prepare::speaker(bound, &model, &script, &options, &rendered.join("\n"), tokens);
     speaker.call = tool_call(bound, speaker.seed);
-    Ok(Ready::Emit(Box::new(emission(call, script, Emitted { lease, dialect, speaker, tokens, stream: bound.flag("stream") }))))
+    let prompt = (rendered.join("\n"), options.num_keep + 1);
+    Ok(Ready::Emit(Box::new(emission(call, script, Emitted { lease, dialect, speaker, tokens, prompt, stream: bound.flag("stream") }))))
 }
 
 fn has_images(message: &Value) -> bool {

@@ -12,6 +12,8 @@ pub(super) struct Totals {
     pub total: Duration,
     pub load: Duration,
     pub prompt_tokens: usize,
+    /// Told by later versions only.
+    pub cached: Option<usize>,
     pub prompt: Duration,
     pub tokens: usize,
     pub eval: Duration,
@@ -110,6 +112,9 @@ impl Dialect {
             totals.tokens,
             ns(totals.eval)
         );
+        if let Some(cached) = totals.cached {
+            let _ = write!(out, ",\"prompt_eval_cached_count\":{cached}");
+        }
         out
     }
 

@@ -91,11 +91,14 @@ async fn run(server: &Server, call: &Call<'_>, bound: &Bound, model: &Model, tok
     if !model.embedding {
         return refuse(501, "This server does not support embeddings. Start it with `--embeddings`");
     }
-    let Some(_permit) = lease.slot().await else { return refuse(500, "an error was encountered while running the model: EOF") };
-    let _held = call.ticket.hold_slot();
+    let Some(mut slot) = lease.slot(&[0], super::script::Leak::Never).await else {
+        return refuse(500, "an error was encountered while running the model: EOF");
+    };
+    let _held = call.ticket.hold_slot(&model.name);
     call.ticket.phase(Phase::Prefill);
     let work = call.script.prefill + call.script.prefill_per_token.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX));
     tokio::time::sleep(work).await;
+    slot.finished = true;
     Ok((call.received, load))
 }
 

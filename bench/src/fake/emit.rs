@@ -7,13 +7,18 @@ use super::{
     answer::{Said, Speaker},
     dialect::{Dialect, Totals},
     fault::Midway,
+    prefix,
     prepare::Refusal,
     record::{Phase, Ticket},
     scheduler::Lease,
     script::Script,
     wire::{self, NDJSON, Reply, Writer},
 };
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What becomes of the connection after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +42,18 @@ pub(super) struct Emission<'a> {
     pub dialect: Dialect,
     pub speaker: Speaker,
     pub prompt_tokens: usize,
+    /// The prompt as text, and how many tokens at its beginning are kept when it is cut.
+    pub prompt: (String, usize),
     pub midway: Option<(usize, Midway)>,
     pub stream: bool,
     pub received: Instant,
     pub(super) opened: bool,
+    /// When the next token is due.
+    next_at: tokio::time::Instant,
     first: tokio::time::Instant,
+    said: String,
+    /// Tokens whose time is in `next_at`.
+    paced: usize,
     totals: Totals,
 }
 
@@ -54,56 +66,97 @@ impl<'a> Emission<'a> {
             dialect,
             speaker,
             prompt_tokens: 0,
+            prompt: (String::new(), 0),
             midway: None,
             stream: true,
             received: Instant::now(),
             opened: false,
+            next_at: tokio::time::Instant::now(),
             first: tokio::time::Instant::now(),
+            said: String::new(),
+            paced: 0,
             totals: Totals::default(),
         }
     }
 
     pub async fn run(mut self, out: &mut Writer<'_>) -> io::Result<After> {
         self.totals.load = self.received.elapsed();
-        let Some(_permit) = self.lease.slot().await else { return self.died(out).await };
-        let _held = self.ticket.hold_slot();
+        let (text, keep) = &self.prompt;
+        let prompt = prefix::processed(prefix::ids(text), self.prompt_tokens, *keep);
+        let Some(mut slot) = self.lease.slot(&prompt, self.script.leak).await else { return self.died(out).await };
+        let _held = self.ticket.hold_slot(&self.lease.model);
         self.ticket.phase(Phase::Prefill);
-        let started = Instant::now();
-        let tokens = u32::try_from(self.prompt_tokens).unwrap_or(u32::MAX);
-        let prefill = self.script.prefill + self.script.prefill_per_token.saturating_mul(tokens);
-        if self.rest(tokio::time::Instant::now() + prefill).await.is_err() {
+        if self.prefill(slot.cached).await.is_err() {
+            slot.finished = true;
             return self.died(out).await;
         }
-        self.totals.prompt_tokens = self.prompt_tokens;
-        self.totals.prompt = started.elapsed();
-        self.first = tokio::time::Instant::now();
+        slot.tokens = prompt;
+        slot.streaming = self.stream;
         self.ticket.phase(Phase::Streaming);
-        if self.stream { self.streamed(out).await } else { self.whole(out).await }
+        let after = if self.stream { self.streamed(out).await? } else { self.whole(out).await? };
+        // What was said follows the prompt, as the next turn of a conversation will have it.
+        slot.tokens.extend(prefix::ids(&self.said).into_iter().skip(1));
+        slot.finished = true;
+        Ok(after)
+    }
+
+    /// Works on what the runner does not know of the prompt.
+    async fn prefill(&mut self, cached: usize) -> Result<(), Died> {
+        let started = tokio::time::Instant::now();
+        let tokens = u32::try_from(self.prompt_tokens.saturating_sub(cached)).unwrap_or(u32::MAX);
+        let work = self.script.prefill + self.script.prefill_per_token.saturating_mul(tokens);
+        self.rest(started + work).await?;
+        self.totals.prompt_tokens = self.prompt_tokens;
+        self.totals.cached = self.script.tells_cached().then_some(cached);
+        self.totals.prompt = started.elapsed();
+        self.ticket.prefilled(self.prompt_tokens, cached, self.totals.prompt);
+        self.first = tokio::time::Instant::now();
+        self.next_at = self.first;
+        Ok(())
     }
 
     /// Sleeps, unless the runner dies.
     async fn rest(&self, until: tokio::time::Instant) -> Result<(), Died> {
-        if self.lease.dead.is_cancelled() {
+        let dead = &self.lease.engine.dead;
+        if dead.is_cancelled() {
             return Err(Died);
         }
-        if until <= tokio::time::Instant::now() {
-            return Ok(());
+        if until > tokio::time::Instant::now() {
+            tokio::select! {
+                biased;
+                () = dead.cancelled() => return Err(Died),
+                () = tokio::time::sleep_until(until) => {}
+            }
         }
-        tokio::select! {
-            biased;
-            () = self.lease.dead.cancelled() => Err(Died),
-            () = tokio::time::sleep_until(until) => Ok(()),
+        if self.lease.engine.is_hung() {
+            dead.cancelled().await;
+            return Err(Died);
         }
+        Ok(())
     }
 
-    /// The next piece at its time. Times are counted from the first token, so that they do not drift.
+    /// The time of one token: the slot's own, or its share of what the runner makes.
+    fn gap(&self) -> Duration {
+        if self.script.tokens_per_second > 0.0 {
+            return Duration::from_secs_f64(f64::from(self.lease.engine.working().max(1)) / self.script.tokens_per_second);
+        }
+        self.script.token_gap
+    }
+
+    /// The next piece at its time. Times follow from one another, not from the clock, so that they do not drift.
     async fn next(&mut self) -> Result<Said, Died> {
-        let number = u32::try_from(self.speaker.spoken).unwrap_or(u32::MAX);
-        self.rest(self.first + self.script.token_gap.saturating_mul(number)).await?;
+        if self.speaker.spoken > self.paced {
+            self.paced = self.speaker.spoken;
+            self.next_at += self.gap();
+        }
+        self.rest(self.next_at).await?;
         let before = self.speaker.spoken;
         let said = self.speaker.next();
         if self.speaker.spoken > before {
             self.ticket.token();
+        }
+        if let Said::Text(text) = &said {
+            self.said.push_str(text);
         }
         if let Said::End(reason) = &said {
             self.totals.reason = reason;
@@ -120,7 +173,7 @@ impl<'a> Emission<'a> {
         if due { self.midway.take().map(|(_, midway)| midway) } else { None }
     }
 
-    async fn streamed(mut self, out: &mut Writer<'_>) -> io::Result<After> {
+    async fn streamed(&mut self, out: &mut Writer<'_>) -> io::Result<After> {
         let mut at_end: Option<String> = None;
         loop {
             if let Some(midway) = self.due(at_end.is_some()) {
@@ -181,7 +234,7 @@ impl<'a> Emission<'a> {
         Ok(After::Next)
     }
 
-    async fn whole(mut self, out: &mut Writer<'_>) -> io::Result<After> {
+    async fn whole(&mut self, out: &mut Writer<'_>) -> io::Result<After> {
         let mut said = Vec::new();
         loop {
             if let Some(midway) = self.due(false) {

@@ -65,7 +65,9 @@ async fn ready<'a>(server: &Server, call: &Call<'a>, bound: &Bound) -> Result<Re
     let tokens = prepare::fit(tokens_in(&rendered) + bound.list("context").len(), bound, &options)?;
     let speaker = prepare::speaker(bound, &model, &script, &options, prompt, tokens);
     dialect.context = (!raw).then(|| context(bound, &rendered, tokens));
-    Ok(Ready::Emit(Box::new(emission(call, script, Emitted { lease, dialect, speaker, tokens, stream: bound.flag("stream") }))))
+    let earlier: Vec<String> = bound.list("context").iter().map(ToString::to_string).collect();
+    let prompt = (format!("{} {rendered}", earlier.join(" ")), options.num_keep + 1);
+    Ok(Ready::Emit(Box::new(emission(call, script, Emitted { lease, dialect, speaker, tokens, prompt, stream: bound.flag("stream") }))))
 }
 
 /// The parts of an emission that an endpoint knows.
@@ -74,12 +76,15 @@ pub(super) struct Emitted {
     pub dialect: Dialect,
     pub speaker: answer::Speaker,
     pub tokens: usize,
+    /// The prompt as text, and what is kept of its beginning.
+    pub prompt: (String, usize),
     pub stream: Option<bool>,
 }
 
 pub(super) fn emission<'a>(call: &Call<'a>, script: Arc<Script>, parts: Emitted) -> Emission<'a> {
     let mut emission = Emission::new(script, parts.lease, call.ticket, parts.dialect, parts.speaker);
     emission.prompt_tokens = parts.tokens;
+    emission.prompt = parts.prompt;
     emission.midway = call.fault.as_ref().and_then(super::fault::Fault::midway);
     emission.stream = parts.stream.unwrap_or(true);
     emission.received = call.received;

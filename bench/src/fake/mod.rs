@@ -12,11 +12,13 @@ mod chat;
 mod dialect;
 mod embed;
 mod emit;
+mod engine;
 mod fault;
 mod generate;
 mod gojson;
 mod library;
 mod options;
+mod prefix;
 mod prepare;
 mod record;
 mod route;
@@ -27,8 +29,8 @@ mod wire;
 
 pub use answer::{Text, mix, seed_of, tokens_in};
 pub use fault::{Fault, Midway, On, Plan, Rule, When};
-pub use record::{NotSeen, Outcome, Phase, Recorded, Seen};
-pub use script::{Model, Script};
+pub use record::{ModelSeen, NotSeen, Outcome, Phase, Recorded, Seen};
+pub use script::{Leak, Model, Script};
 
 use emit::After;
 use record::{Ledger, Ticket};
@@ -159,6 +161,24 @@ impl FakeOllama {
     /// Names of the models that are loaded now.
     pub fn loaded(&self) -> Vec<String> {
         self.server.scheduler.loaded().into_iter().map(|loaded| loaded.model.name).collect()
+    }
+
+    /// A slot of a model's runner (of all runners) is lost for ever, as an aborted stream may leave it (#17131): the
+    /// runner is healthy, and nobody ever gets that slot. Unloading the model, once idle, gives a new runner.
+    pub fn leak_slot(&self, model: Option<&str>) {
+        self.server.scheduler.lose_slot(model);
+    }
+
+    /// A model's runner (all runners) stands still like a stopped process: generations wait without end, and `/api/ps`
+    /// answers late and without it; the first request after that replaces it.
+    pub fn hang_runner(&self, model: Option<&str>) {
+        self.server.scheduler.hang(model);
+    }
+
+    /// The next load that needs room waits for ever, and all loads behind it (#17408), while loaded models go on
+    /// answering. An unload of an idle model ends it.
+    pub fn deadlock(&self) {
+        self.server.scheduler.deadlock();
     }
 
     /// All runner processes die, in the middle of whatever they do. The server goes on.

@@ -5,7 +5,7 @@
 
 use super::{fault::Fault, wire::Request};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -46,6 +46,8 @@ pub struct Recorded {
     pub headers: Vec<(String, String)>,
     pub body: Arc<[u8]>,
     pub received: Instant,
+    /// None while it runs.
+    pub ended: Option<Instant>,
     pub outcome: Outcome,
     /// Tokens sent (with streaming) or made (without).
     pub tokens: usize,
@@ -70,6 +72,19 @@ impl Recorded {
     }
 }
 
+/// What became of one model.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct ModelSeen {
+    /// Requests that got as far as its runner.
+    pub requests: u64,
+    /// Those that hold a slot of it, now and at most.
+    pub generating: usize,
+    pub max_generating: usize,
+    pub loads: u64,
+    /// Times it was thrown out for another model.
+    pub evictions: u64,
+}
+
 /// Everything seen so far.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -85,11 +100,24 @@ pub struct Seen {
     pub max_generating: usize,
     pub loads: u64,
     pub unloads: u64,
+    /// Loads of weights that were loaded with other runner options.
+    pub reloads: u64,
+    /// Unloads that made room for another model.
+    pub evictions: u64,
+    /// Streams whose client left, and the slots lost that way or on demand.
+    pub abandoned_streams: u64,
+    pub leaked: u64,
     pub answered: u64,
     pub aborted: u64,
     pub broken: u64,
     /// Tokens of all requests.
     pub tokens: u64,
+    /// Tokens of all prompts, those of them that needed no work, and the time the rest took.
+    pub prompt_tokens: u64,
+    pub cached_tokens: u64,
+    pub prefill: Duration,
+    /// By name.
+    pub models: BTreeMap<String, ModelSeen>,
 }
 
 impl Seen {
@@ -101,6 +129,10 @@ impl Seen {
     /// Remembered requests whose client left in this phase.
     pub fn aborted_in(&self, phase: Phase) -> usize {
         self.requests.iter().filter(|request| request.aborted() == Some(phase)).count()
+    }
+
+    pub(super) fn model(&mut self, name: &str) -> &mut ModelSeen {
+        self.models.entry(name.to_owned()).or_default()
     }
 
     fn find(&mut self, number: u64) -> Option<&mut Recorded> {
@@ -154,6 +186,7 @@ impl Ledger {
                 headers: request.headers.clone(),
                 body: request.body.as_slice().into(),
                 received: Instant::now(),
+                ended: None,
                 outcome: Outcome::Running(Phase::Received),
                 tokens: 0,
                 fault,
@@ -224,12 +257,24 @@ impl Ticket {
     }
 
     /// Counts a held slot until the returned value is dropped.
-    pub fn hold_slot(&self) -> Held {
+    pub fn hold_slot(&self, model: &str) -> Held {
         self.ledger.note(|seen| {
             seen.generating += 1;
             seen.max_generating = seen.max_generating.max(seen.generating);
+            let model = seen.model(model);
+            model.generating += 1;
+            model.max_generating = model.max_generating.max(model.generating);
         });
-        Held(Arc::clone(&self.ledger))
+        Held(Arc::clone(&self.ledger), model.to_owned())
+    }
+
+    /// Counts the work on a prompt.
+    pub fn prefilled(&self, tokens: usize, cached: usize, took: Duration) {
+        self.ledger.note(|seen| {
+            seen.prompt_tokens += tokens as u64;
+            seen.cached_tokens += cached as u64;
+            seen.prefill += took;
+        });
     }
 
     fn set(&self, change: impl FnOnce(&mut Recorded)) {
@@ -253,6 +298,7 @@ impl Ticket {
             }
             if let Some(request) = seen.find(self.number) {
                 request.outcome = outcome;
+                request.ended = Some(Instant::now());
             }
         });
     }
@@ -268,10 +314,13 @@ impl Drop for Ticket {
 }
 
 /// A slot in use.
-pub(super) struct Held(Arc<Ledger>);
+pub(super) struct Held(Arc<Ledger>, String);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.note(|seen| seen.generating -= 1);
+        self.0.note(|seen| {
+            seen.generating -= 1;
+            seen.model(&self.1).generating -= 1;
+        });
     }
 }

@@ -24,6 +24,10 @@ pub(super) async fn answer(server: &Server, call: &Call<'_>, out: &mut Writer<'_
         "/api/chat" => chat::handle(server, call, out).await,
         "/api/embed" | "/api/embeddings" => embed::handle(server, call, out).await,
         _ => {
+            if request.path == "/api/ps" && server.scheduler.has_hung() {
+                tokio::time::sleep(call.script.ping_timeout).await;
+                server.scheduler.give_up_hung();
+            }
             let mut reply = plain(server, call);
             if let Some(origin) = request.header("origin") {
                 reply = reply.with("Access-Control-Allow-Origin", origin).with("Vary", "Origin");

@@ -6,16 +6,16 @@
 //! lane are bounded (`max_queue`). Inside a runner a fair semaphore hands out the slots.
 
 use super::{
+    engine::{Engine, Slot},
     options::{Life, Shape},
     record::Ledger,
-    script::{Model, Script},
+    script::{Leak, Model, Script},
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 /// The text of its 503 (both spaces are Ollama's).
 pub(super) const BUSY: &str = "server busy, please try again.  maximum pending requests exceeded";
@@ -24,8 +24,9 @@ struct Runner {
     id: u64,
     model: Model,
     shape: Shape,
-    slots: Arc<Semaphore>,
-    dead: CancellationToken,
+    engine: Arc<Engine>,
+    /// `/api/ps` found that it does not answer: the next request replaces it.
+    given_up: bool,
     uses: usize,
     life: Life,
     evicted: bool,
@@ -46,6 +47,8 @@ struct State {
     runners: Vec<Runner>,
     waiting: usize,
     next_id: u64,
+    /// The lane waits for an eviction that never comes (#17408).
+    deadlocked: bool,
 }
 
 pub(super) struct Scheduler {
@@ -124,7 +127,8 @@ impl Scheduler {
     }
 
     fn attach(self: &Arc<Self>, state: &mut State, wanted: &Wanted<'_>) -> Option<Lease> {
-        let runner = state.runners.iter_mut().find(|r| r.model.blob == wanted.model.blob && r.shape == wanted.shape)?;
+        let fits = |r: &&mut Runner| r.model.blob == wanted.model.blob && r.shape == wanted.shape && !r.given_up;
+        let runner = state.runners.iter_mut().find(fits)?;
         runner.uses += 1;
         runner.expires = None;
         // The tag that asked last is the one that `/api/ps` names.
@@ -132,7 +136,9 @@ impl Scheduler {
         if let Some(life) = wanted.life {
             runner.life = life;
         }
-        Some(Lease { scheduler: Arc::clone(self), id: runner.id, slots: Arc::clone(&runner.slots), dead: runner.dead.clone() })
+        let lease = Lease::new(self, runner);
+        self.ledger.note(|seen| seen.model(&wanted.model.name).requests += 1);
+        Some(lease)
     }
 
     fn step(self: &Arc<Self>, wanted: &Wanted<'_>) -> Step {
@@ -147,10 +153,29 @@ impl Scheduler {
             None => victim(&state.runners),
         };
         let Some(victim) = victim else { return Step::Load };
+        if state.runners[victim].given_up {
+            // A process that does not answer is killed, with whatever hangs on it.
+            state.runners.remove(victim).engine.dead.cancel();
+            return Step::Load;
+        }
         state.runners[victim].evicted = true;
-        let id = state.runners[victim].id;
+        if state.deadlocked {
+            return Step::Wait;
+        }
+        let (id, name) = (state.runners[victim].id, state.runners[victim].model.name.clone());
         self.retain(&mut state, |runner| runner.id != id);
-        if state.runners.iter().any(|runner| runner.id == id) { Step::Wait } else { Step::Load }
+        if state.runners.iter().any(|runner| runner.id == id) {
+            return Step::Wait;
+        }
+        self.ledger.note(|seen| {
+            if same.is_some() {
+                seen.reloads += 1;
+            } else {
+                seen.evictions += 1;
+                seen.model(&name).evictions += 1;
+            }
+        });
+        Step::Load
     }
 
     fn install(self: &Arc<Self>, wanted: &Wanted<'_>) -> Lease {
@@ -162,14 +187,19 @@ impl Scheduler {
             id,
             model: wanted.model.clone(),
             shape: wanted.shape.clone(),
-            slots: Arc::new(Semaphore::new(slots)),
-            dead: CancellationToken::new(),
+            engine: Arc::new(Engine::new(slots, wanted.script.saved_tokens, Arc::clone(&self.ledger))),
+            given_up: false,
             uses: 1,
             life: wanted.life.unwrap_or(Life::For(wanted.script.keep_alive)),
             evicted: false,
             expires: None,
         };
-        let lease = Lease { scheduler: Arc::clone(self), id, slots: Arc::clone(&runner.slots), dead: runner.dead.clone() };
+        let lease = Lease::new(self, &runner);
+        self.ledger.note(|seen| {
+            let model = seen.model(&wanted.model.name);
+            model.loads += 1;
+            model.requests += 1;
+        });
         state.runners.push(runner);
         lease
     }
@@ -193,6 +223,8 @@ impl Scheduler {
     /// The runner goes as soon as nobody uses it.
     pub fn unload(&self, model: &Model) {
         let mut state = self.state();
+        // An unload of one that nobody uses is what frees the lane.
+        state.deadlocked &= !state.runners.iter().any(|runner| runner.model.blob == model.blob && runner.uses == 0);
         for runner in state.runners.iter_mut().filter(|runner| runner.model.blob == model.blob) {
             runner.life = Life::For(Duration::ZERO);
             runner.expires = (runner.uses == 0).then(Instant::now);
@@ -204,11 +236,44 @@ impl Scheduler {
     /// All runners die, with whatever they are doing.
     pub fn kill_all(&self) {
         let mut state = self.state();
+        state.deadlocked = false;
         for runner in state.runners.drain(..) {
-            runner.dead.cancel();
+            runner.engine.dead.cancel();
         }
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// The next load that needs room waits for ever.
+    pub fn deadlock(&self) {
+        self.state().deadlocked = true;
+    }
+
+    /// Runners of a model, or all.
+    fn engines(&self, model: Option<&str>) -> Vec<Arc<Engine>> {
+        let state = self.state();
+        let wanted = state.runners.iter().filter(|runner| model.is_none_or(|name| runner.model.name == name));
+        wanted.map(|runner| Arc::clone(&runner.engine)).collect()
+    }
+
+    pub fn hang(&self, model: Option<&str>) {
+        self.engines(model).iter().for_each(|engine| engine.hang());
+    }
+
+    pub fn lose_slot(&self, model: Option<&str>) {
+        self.engines(model).iter().for_each(|engine| engine.lose_slot());
+    }
+
+    /// Whether a runner does not answer, whatever it is asked.
+    pub fn has_hung(&self) -> bool {
+        self.state().runners.iter().any(|runner| runner.engine.is_hung())
+    }
+
+    /// Runners that did not answer in time are no longer told, and replaced by the next request.
+    pub fn give_up_hung(&self) {
+        for runner in self.state().runners.iter_mut().filter(|runner| runner.engine.is_hung()) {
+            runner.given_up = true;
+        }
     }
 
     /// Longest expiry first.
@@ -218,6 +283,7 @@ impl Scheduler {
         let mut loaded: Vec<Loaded> = state
             .runners
             .iter()
+            .filter(|runner| !runner.given_up)
             .map(|runner| Loaded {
                 model: runner.model.clone(),
                 num_ctx: runner.shape.num_ctx,
@@ -264,25 +330,26 @@ impl Drop for Waiting<'_> {
 pub(super) struct Lease {
     scheduler: Arc<Scheduler>,
     id: u64,
-    slots: Arc<Semaphore>,
-    pub dead: CancellationToken,
+    /// The model as it was asked for.
+    pub model: String,
+    pub engine: Arc<Engine>,
 }
 
 impl Lease {
+    fn new(scheduler: &Arc<Scheduler>, runner: &Runner) -> Self {
+        Self { scheduler: Arc::clone(scheduler), id: runner.id, model: runner.model.name.clone(), engine: Arc::clone(&runner.engine) }
+    }
+
     /// Waits for a slot, in the order of arrival. None when the runner died meanwhile.
-    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            biased;
-            () = self.dead.cancelled() => None,
-            permit = Arc::clone(&self.slots).acquire_owned() => permit.ok(),
-        }
+    pub async fn slot(&self, prompt: &[u64], leak: Leak) -> Option<Slot> {
+        self.engine.slot(prompt, leak).await
     }
 
     /// The runner process dies.
     pub fn kill_runner(&self) {
         let mut state = self.scheduler.state();
         state.runners.retain(|runner| runner.id != self.id);
-        self.dead.cancel();
+        self.engine.dead.cancel();
         drop(state);
         self.scheduler.changed.notify_waiters();
     }

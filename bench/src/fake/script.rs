@@ -121,6 +121,27 @@ impl Model {
     }
 }
 
+/// Which streams whose clients leave cost their runner a slot for ever (Ollama's #17131), counted over all such streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leak {
+    #[default]
+    Never,
+    /// The one of this number, from 0.
+    Nth(u64),
+    /// One in so many, the last of each.
+    Every(u64),
+}
+
+impl Leak {
+    pub(super) fn takes(self, number: u64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Nth(wanted) => number == wanted,
+            Self::Every(share) => share > 0 && number % share == share - 1,
+        }
+    }
+}
+
 /// All knobs. The default is fast, has the recorded models, four slots and no fault.
 #[derive(Debug, Clone)]
 pub struct Script {
@@ -129,10 +150,18 @@ pub struct Script {
     pub version: String,
     /// Time to the first token once a slot is held: this much…
     pub prefill: Duration,
-    /// …and this much for each prompt token.
+    /// …and this much for each prompt token that the runner does not know already.
     pub prefill_per_token: Duration,
     /// From one token to the next.
     pub token_gap: Duration,
+    /// Tokens a second that all slots of a runner make together, so that four slots are not four times as fast; 0: each
+    /// slot has its own speed, given by `token_gap` alone.
+    pub tokens_per_second: f64,
+    /// Tokens of earlier prompts a runner keeps in host memory (`LLAMA_ARG_CACHE_RAM`), beside those in its slots.
+    pub saved_tokens: usize,
+    pub leak: Leak,
+    /// How long `/api/ps` waits for a runner that does not answer.
+    pub ping_timeout: Duration,
     /// What the model says, and the length at which it stops by itself.
     pub text: Text,
     /// `OLLAMA_NUM_PARALLEL`: requests a runner works on at once; the rest wait in order.
@@ -159,6 +188,10 @@ impl Default for Script {
             prefill: Duration::ZERO,
             prefill_per_token: Duration::ZERO,
             token_gap: Duration::ZERO,
+            tokens_per_second: 0.0,
+            saved_tokens: 100_000,
+            leak: Leak::Never,
+            ping_timeout: Duration::from_secs(5),
             text: Text::default(),
             slots: 4,
             max_queue: 512,
@@ -178,11 +211,38 @@ impl Script {
         Self { models: names.into_iter().map(Model::new).collect(), ..Self::default() }
     }
 
+    /// Whether this version says how much of a prompt came from the cache (0.34.1 and later).
+    pub(super) fn tells_cached(&self) -> bool {
+        let mut parts = self.version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        (next(), next(), next()) >= (0, 34, 1)
+    }
+
     /// The model a client means: without a tag `latest`, letters of any case, the default host and namespace optional.
     pub fn find(&self, asked: &str) -> Option<&Model> {
         let short = asked.strip_prefix("registry.ollama.ai/").unwrap_or(asked);
         let short = short.strip_prefix("library/").unwrap_or(short);
         let wanted = if short.contains(':') { short.to_owned() } else { format!("{short}:latest") };
         self.models.iter().find(|model| model.name.eq_ignore_ascii_case(&wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_versions_tell_what_was_cached() {
+        let tells = |version: &str| Script { version: version.into(), ..Script::default() }.tells_cached();
+        assert!(tells("0.34.1") && tells("0.40.0-rc1") && tells("1.0"));
+        assert!(!tells("0.34.0") && !tells("0.33.9"));
+    }
+
+    #[test]
+    fn leaks_are_counted_over_streams_that_were_left() {
+        let lost = |leak: Leak| (0..10).filter(|number| leak.takes(*number)).collect::<Vec<_>>();
+        assert_eq!(lost(Leak::Every(4)), [3, 7]);
+        assert_eq!(lost(Leak::Nth(2)), [2]);
+        assert!(lost(Leak::Never).is_empty() && lost(Leak::Every(0)).is_empty());
     }
 }

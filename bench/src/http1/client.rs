@@ -56,13 +56,26 @@ impl Client {
 
     /// Sends a request and waits for the head of the answer.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
-        let host = self.address.to_string();
-        let request = Request::builder()
+        self.send_with(method, path, &[], body).await
+    }
+
+    /// The same with more headers.
+    pub async fn send_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, host)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
+            .header(header::HOST, self.address.to_string())
+            .header(header::CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body))?;
         Ok(self.ready().await?.send_request(request).await?)
     }
 

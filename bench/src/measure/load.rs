@@ -91,8 +91,9 @@ async fn measured(side: &Side, load: impl Future<Output = Run>) -> Run {
 }
 
 /// One request, read to its end. The first token's time counts from `since`.
-async fn request(client: &mut Client, path: &str, dialect: reader::Dialect, ask: &Ask, since: Instant) -> Result<Run> {
-    let response = client.send(Method::POST, path, ask.body()).await?;
+async fn request(client: &mut Client, to: &To, ask: &Ask, since: Instant) -> Result<Run> {
+    let headers: Vec<(&str, &str)> = to.bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+    let response = client.send_with(Method::POST, to.path, &headers, ask.body()).await?;
     let status = response.status().as_u16();
     let mut body = response.into_body();
     if status != 200 || !ask.stream {
@@ -103,7 +104,7 @@ async fn request(client: &mut Client, path: &str, dialect: reader::Dialect, ask:
         reader::whole(&bytes, ask.tokens)?;
         return Ok(Run { requests: 1, chunks: ask.tokens, first: vec![since.elapsed().as_secs_f64()], ..Run::default() });
     }
-    let mut reader = Reader::new(dialect);
+    let mut reader = Reader::new(to.dialect);
     let mut run = Run { requests: 1, ..Run::default() };
     while let Some(frame) = body.frame().await {
         let frame = frame?;
@@ -120,9 +121,22 @@ async fn request(client: &mut Client, path: &str, dialect: reader::Dialect, ask:
     Ok(run)
 }
 
-async fn timed(client: &mut Client, side: (&'static str, reader::Dialect), ask: &Ask, since: Instant) -> Result<Run> {
-    let (path, dialect) = side;
-    tokio::time::timeout(PATIENCE, request(client, path, dialect, ask, since)).await.map_err(|_| anyhow!("no end within {PATIENCE:?}"))?
+/// What of a side a request needs.
+#[derive(Clone)]
+struct To {
+    path: &'static str,
+    dialect: reader::Dialect,
+    bearer: Option<String>,
+}
+
+impl To {
+    fn of(side: &Side) -> Self {
+        Self { path: side.path, dialect: side.dialect, bearer: side.bearer.clone() }
+    }
+}
+
+async fn timed(client: &mut Client, to: &To, ask: &Ask, since: Instant) -> Result<Run> {
+    tokio::time::timeout(PATIENCE, request(client, to, ask, since)).await.map_err(|_| anyhow!("no end within {PATIENCE:?}"))?
 }
 
 /// So many connections, each asking again as soon as it was answered.
@@ -131,18 +145,18 @@ pub async fn closed(side: &Side, ask: &Ask, connections: usize, span: Duration) 
     let all = async {
         let mut set = JoinSet::new();
         for _ in 0..connections {
-            set.spawn(connection(side.address, (side.path, side.dialect), ask.clone(), until));
+            set.spawn(connection(side.address, To::of(side), ask.clone(), until));
         }
         gather(set).await
     };
     measured(side, all).await
 }
 
-async fn connection(address: std::net::SocketAddr, side: (&'static str, reader::Dialect), ask: Ask, until: Instant) -> Run {
+async fn connection(address: std::net::SocketAddr, to: To, ask: Ask, until: Instant) -> Run {
     let mut client = Client::new(address);
     let mut total = Run::default();
     while Instant::now() < until && total.errors.is_empty() {
-        match timed(&mut client, side, &ask, Instant::now()).await {
+        match timed(&mut client, &to, &ask, Instant::now()).await {
             Ok(run) => {
                 total.requests += run.requests;
                 total.chunks += run.chunks;
@@ -192,9 +206,9 @@ async fn arrivals(side: &Side, ask: &Ask, per_second: f64, span: Duration, seed:
     let mut set = JoinSet::new();
     while let Some(moment) = moments.recv().await {
         let mut client = idle.try_recv().unwrap_or_else(|_| Client::new(side.address));
-        let (ask, give_back, target) = (ask.clone(), give_back.clone(), (side.path, side.dialect));
+        let (ask, give_back, target) = (ask.clone(), give_back.clone(), To::of(side));
         set.spawn(async move {
-            match timed(&mut client, target, &ask, moment).await {
+            match timed(&mut client, &target, &ask, moment).await {
                 Ok(run) => {
                     // Beyond the bound a connection is simply closed.
                     drop(give_back.try_send(client));
@@ -212,7 +226,7 @@ async fn arrivals(side: &Side, ask: &Ask, per_second: f64, span: Duration, seed:
 }
 
 /// Moments from a thread that sleeps: the timers of the runtime have a grain of a millisecond.
-fn pace(per_second: f64, span: Duration, seed: u64) -> Result<mpsc::Receiver<Instant>> {
+pub fn pace(per_second: f64, span: Duration, seed: u64) -> Result<mpsc::Receiver<Instant>> {
     let (tell, told) = mpsc::channel(1024);
     std::thread::Builder::new().name("pace".into()).spawn(move || {
         let began = Instant::now();
@@ -244,12 +258,12 @@ pub async fn streams(side: &Side, ask: &Ask, count: usize, spread: Duration) -> 
     let all = async {
         let mut set = JoinSet::new();
         for number in 0..count {
-            let (ask, address, target) = (ask.clone(), side.address, (side.path, side.dialect));
+            let (ask, address, target) = (ask.clone(), side.address, To::of(side));
             let wait = spread.mul_f64(f64::from(u32::try_from(number).unwrap_or(0)) / f64::from(u32::try_from(count).unwrap_or(1)));
             set.spawn(async move {
                 tokio::time::sleep(wait).await;
                 let mut client = Client::new(address);
-                timed(&mut client, target, &ask, Instant::now()).await.unwrap_or_else(|error| {
+                timed(&mut client, &target, &ask, Instant::now()).await.unwrap_or_else(|error| {
                     let mut run = Run::default();
                     run.complain(&error);
                     run

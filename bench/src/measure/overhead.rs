@@ -123,15 +123,20 @@ fn put(report: &mut Report, name: &str, spread: Option<Spread>) -> Option<f64> {
 fn small(report: &mut Report, rounds: &Rounds, view: View) {
     report.figure("requests_per_second", each(rounds, Run::rate));
     report.figure("cpu_us_per_request", each(rounds, |run| micros(run.cpu_per_request())));
-    let cpu = |a: &Run, b: &Run| a.cpu_per_request() / b.cpu_per_request();
+    let over = |a: &Run, b: &Run| a.cpu_per_request() / b.cpu_per_request();
     let rate = |a: &Run, b: &Run| a.rate() / b.rate();
-    let cpu = put(report, "arriero_cpu_over_nginx", against(rounds, "arriero", "nginx", cpu));
+    let cpu = put(report, "arriero_cpu_over_nginx", against(rounds, "arriero", "nginx", over));
     put(report, "nginx_rate_over_direct", against(rounds, "nginx", "direct", rate));
     let fraction = put(report, "arriero_rate_over_direct", against(rounds, "arriero", "direct", rate));
+    let governed = put(report, "governed_cpu_over_nginx", against(rounds, "governed", "nginx", over));
+    put(report, "governed_cpu_over_plain", against(rounds, "governed", "arriero", over));
+    let governed_fraction = put(report, "governed_rate_over_direct", against(rounds, "governed", "direct", rate));
     if view == View::Pinned {
         report.goal("P1", "CPU per small POST over nginx", Bound::AtMost, 2.5, cpu);
+        report.goal("P1", "the same, governed", Bound::AtMost, 2.5, governed);
     } else {
         report.goal("P2", "fraction of the direct rate", Bound::AtLeast, 0.33, fraction);
+        report.goal("P2", "the same, governed", Bound::AtLeast, 0.33, governed_fraction);
     }
 }
 

@@ -45,6 +45,19 @@ impl Process {
         }
     }
 
+    /// Ends it by force, at once.
+    pub fn kill(mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Sends SIGHUP. Whether the process is still there a moment later.
+    pub fn hang_up(&mut self) -> bool {
+        let sent = Command::new("kill").arg("-HUP").arg(self.child.id().to_string()).stderr(Stdio::null()).status();
+        std::thread::sleep(Duration::from_millis(50));
+        sent.is_ok_and(|status| status.success()) && matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// CPU time of the process, its threads and its children so far.
     pub fn cpu(&self) -> Cpu {
         let all = family(self.child.id());

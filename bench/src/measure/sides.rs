@@ -9,6 +9,7 @@ use super::{
 use crate::{
     FakeOllama,
     fake::{Model, Script},
+    scenario::world::{Gateway, Setup, Without},
 };
 use anyhow::{Context, Result, anyhow};
 use std::{
@@ -25,19 +26,28 @@ pub const MODEL: &str = "bench:latest";
 const START: Duration = Duration::from_secs(20);
 
 /// One of those compared.
-#[derive(Debug)]
 pub struct Side {
     pub name: &'static str,
     pub address: SocketAddr,
     pub path: &'static str,
     pub dialect: Dialect,
+    /// Sent with every request.
+    pub bearer: Option<String>,
     process: Option<Process>,
+    /// The governed one, which brings its folder and keys.
+    governed: Option<Gateway>,
 }
 
 impl Side {
+    fn new(name: &'static str, address: SocketAddr, dialect: Dialect, process: Option<Process>) -> Self {
+        let path = if dialect == Dialect::Native { "/generate" } else { "/api/generate" };
+        Self { name, address, path, dialect, bearer: None, process, governed: None }
+    }
+
     /// CPU time so far; zero for the upstream, which is not under measurement.
     pub fn cpu(&self) -> Cpu {
-        self.process.as_ref().map_or_else(Cpu::default, Process::cpu)
+        let plain = || self.process.as_ref().map_or_else(Cpu::default, Process::cpu);
+        self.governed.as_ref().map_or_else(plain, Gateway::cpu)
     }
 }
 
@@ -51,13 +61,18 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(script: Script) -> Result<Self> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), script)
+    }
+
+    /// On an address, e.g. that of one that was dropped.
+    pub fn start_at(address: SocketAddr, script: Script) -> Result<Self> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("fake".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async move {
-                if let Ok(fake) = FakeOllama::spawn(script).await {
+                if let Ok(fake) = FakeOllama::spawn_at(address, script).await {
                     drop(tell.send(std::sync::Arc::new(fake)));
                     drop(ended.await);
                 }
@@ -69,6 +84,15 @@ impl Upstream {
 
     pub fn adjust(&self, change: impl FnOnce(&mut Script)) {
         self.fake.adjust(change);
+    }
+
+    pub fn fake(&self) -> &FakeOllama {
+        &self.fake
+    }
+
+    /// A look at what it saw so far.
+    pub fn seen<T>(&self, look: impl FnOnce(&crate::fake::Seen) -> T) -> T {
+        self.fake.seen(look)
     }
 }
 
@@ -101,17 +125,36 @@ impl Setting<'_> {
         if let Some(cores) = self.cores {
             cores.move_self(self.view)?;
         }
-        let path = "/api/generate";
-        let mut sides = vec![Side { name: "direct", address: self.upstream, path, dialect: Dialect::Ollama, process: None }];
+        let mut sides = vec![Side::new("direct", self.upstream, Dialect::Ollama, None)];
         if let Some(program) = nginx::find() {
             let (process, address) = nginx::start(&program, self.folder, self.upstream, self.cores, self.view).await?;
-            sides.push(Side { name: "nginx", address, path, dialect: Dialect::Ollama, process: Some(process) });
+            sides.push(Side::new("nginx", address, Dialect::Ollama, Some(process)));
         }
         if let Some(program) = self.arriero {
             let (process, address, _) = gateway(program, self).await?;
-            sides.push(Side { name: "arriero", address, path: "/generate", dialect: Dialect::Native, process: Some(process) });
+            sides.push(Side::new("arriero", address, Dialect::Native, Some(process)));
+            match self.governed(program).await {
+                Ok(side) => sides.push(side),
+                Err(error) => eprintln!("the governed profile is not measured: {error:#}"),
+            }
         }
         Ok(sides)
+    }
+}
+
+/// Bounds that are counted and never reached.
+const GOVERNED: &str = "[limits.keys]\nrequests_per_second = 1000000\nconcurrent_requests = 100000\nprompt_tokens_per_minute = 1000000000\n\
+    generated_tokens_per_minute = 1000000000\ntokens_per_day = 1000000000000\n";
+
+impl Setting<'_> {
+    /// The gateway with a key, limits on requests and tokens, its queue and its request log.
+    async fn governed(&self, program: &Path) -> Result<Side> {
+        let setup = Setup { slots: Some(10_000), ..Setup::default() }.tenants(&["bench-tenant"]).section(GOVERNED);
+        let cores = self.cores.map(|cores| (cores, self.view));
+        let gateway = Gateway::start_on(program, &[self.upstream], &setup, Without::default(), cores).await?;
+        let bearer = gateway.key("bench-tenant").map(|key| format!("Bearer {key}"));
+        let side = Side::new("governed", gateway.address, Dialect::Native, None);
+        Ok(Side { bearer, governed: Some(gateway), ..side })
     }
 }
 
