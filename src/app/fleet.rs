@@ -24,7 +24,6 @@ pub struct Fleet {
 
 struct Server {
     config: ollama::Config,
-    ollama: Ollama,
     backend: Arc<dyn Backend>,
     watch: AbortHandle,
 }
@@ -45,8 +44,8 @@ impl Fleet {
     }
 
     fn watch(&mut self, config: ollama::Config, ollama: Ollama, backend: Arc<dyn Backend>) -> Server {
-        let watch = self.watches.spawn(ollama.clone().watch());
-        Server { config, ollama, backend, watch }
+        let watch = self.watches.spawn(ollama.watch());
+        Server { config, backend, watch }
     }
 
     /// Waits for a check that ends, which none does by itself.
@@ -112,11 +111,6 @@ impl Fleet {
 
     fn backends(&self) -> Backends {
         self.servers.iter().map(|server| Arc::clone(&server.backend)).chain(self.engine.clone()).collect()
-    }
-
-    /// The servers.
-    pub fn ollamas(&self) -> impl Iterator<Item = &Ollama> {
-        self.servers.iter().map(|server| &server.ollama)
     }
 }
 

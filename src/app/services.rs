@@ -10,7 +10,9 @@ use super::error::Error;
 use super::supervisor::Supervisor;
 use crate::cache::exact::Exact;
 use crate::cache::prefix::Prefixes;
+use crate::cache::semantic::Semantic;
 use crate::cache::singleflight::Flights;
+use crate::cache::warm_set::WarmSet;
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::gateway::{Gateway, Kept, Ledger, Parts, Settings, Shares, TokenSizes};
@@ -38,8 +40,6 @@ pub struct Services {
     pub limits: Limits,
     pub scheduler: Scheduler,
     pub router: Router,
-    pub exact: Exact,
-    pub prefixes: Prefixes,
     /// Generations that go on without their clients.
     pub tasks: TaskTracker,
 }
@@ -62,9 +62,11 @@ impl Services {
             scheduler: scheduler.clone(),
             router: router.clone(),
             limits: limits.clone(),
-            exact: exact.clone(),
+            exact,
             shares: Shares::new(flights),
-            prefixes: prefixes.clone(),
+            prefixes,
+            semantic: Semantic::new(config.cache.semantic.clone(), metrics.clone()),
+            warm: WarmSet::open(config.cache.warm.clone(), ground.storage, clock.clone()).await?,
             normaliser: Arc::new(Normaliser::new()),
             sizes: TokenSizes::default(),
             kept: kept.clone(),
@@ -73,9 +75,10 @@ impl Services {
         };
         let gateway = Gateway::new(settings(config)?, parts);
         supervisor.spawn_forever("look at the backends", gateway.clone().keep_up());
+        supervisor.spawn_forever("keep prompts warm", gateway.clone().keep_warm());
         let settings = gateway.clone();
         supervisor.spawn_forever("forget old generations", kept.run(move || settings.config().kept));
-        Ok(Self { gateway, limits, scheduler, router, exact, prefixes, tasks })
+        Ok(Self { gateway, limits, scheduler, router, tasks })
     }
 
     /// Puts another configuration in force, for what comes from now on.

@@ -27,7 +27,9 @@ use crate::domain::id::ModelName;
 use crate::domain::principal::matches;
 use crate::domain::span;
 use crate::storage::answers::{Found, Size, Which};
-use crate::storage::{Error, Storage};
+use crate::storage::Storage;
+
+pub use crate::storage::Error;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::answers::{Removed, Tier, Unwritten};
 

@@ -18,6 +18,7 @@ mod stored;
 #[cfg(test)]
 mod testing;
 pub mod warm;
+pub mod warm_set;
 
 use serde::{Deserialize, Serialize};
 

@@ -11,6 +11,7 @@ use super::deadline::Bounds;
 use super::error::Error;
 use super::generate::{Begun, Gateway};
 use super::kept;
+use super::meaning::{Found, Meaning};
 use super::production::{Production, Started};
 use super::settings::OnCut;
 use super::shares::{Note, Share};
@@ -20,17 +21,35 @@ use crate::cache::answer::Answer;
 use crate::cache::exact::{Hit, Lookup, Tags};
 use crate::cache::key::Key;
 use crate::cache::policy::{Outcome, Policy};
-use crate::domain::generation::Event;
+use crate::domain::generation::{CacheMode, Event};
 use crate::domain::waiting::Progress;
 use crate::limits::Reservation;
 
 type Stream = BoxStream<'static, Result<Event, Error>>;
 
 /// Where an answer would be kept.
-struct Place {
+pub(super) struct Place {
     policy: Policy,
+    mode: Option<CacheMode>,
     key: Key,
     tags: Tags,
+}
+
+impl Place {
+    /// What stands for the model's content.
+    pub fn digest(&self) -> Option<&str> {
+        self.tags.digest.as_deref()
+    }
+
+    /// Whether the client lets caches have to do with its request.
+    pub fn is_open(&self) -> bool {
+        self.mode != Some(CacheMode::Bypass)
+    }
+
+    /// Whether the client takes an answer that was made before.
+    fn may_be_read(&self) -> bool {
+        !matches!(self.mode, Some(CacheMode::Bypass | CacheMode::Refresh))
+    }
 }
 
 impl Gateway {
@@ -42,9 +61,13 @@ impl Gateway {
             Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
             Lookup::Miss(outcome) => outcome,
         };
+        let meaning = self.meaning(&call, &place).await;
+        if let Some(found) = meaning.as_ref().filter(|_| place.may_be_read()).and_then(|meaning| self.same_meaning(&call, meaning)) {
+            return Ok(self.replayed_alike(&call, found));
+        }
         let kept = &call.settings.config.kept;
         let resumable = call.control.detach || (call.streamed && !kept.resume_window.is_zero());
-        if !place.policy.may_join() && !place.policy.write && !resumable {
+        if !place.policy.may_join() && !place.policy.write && meaning.is_none() && !resumable {
             return self.alone(call, reservation, progress, outcome).await;
         }
         // Under a key of its own an answer can be kept and read again, but not joined.
@@ -59,6 +82,7 @@ impl Gateway {
                     self.parts().kept.keep(&call.principal, &call.id, shared, call.control.detach, kept.max_kept)?;
                 }
                 let (gateway, progress, about) = (self.clone(), progress.clone(), Arc::clone(&note.about));
+                let text = if meaning.is_some() { call.ask.prompt.text.clone() } else { String::new() };
                 self.parts().tasks.spawn(async move {
                     let start = gateway.produced(call, reservation, &progress, outcome);
                     let start = async {
@@ -69,7 +93,7 @@ impl Gateway {
                     };
                     let mut landed = flight.run(start).await;
                     // Kept before it can no longer be joined, so that nobody asks in between.
-                    gateway.keep(landed.answer.take(), place, about.get());
+                    gateway.keep(landed.answer.take(), place, about.get(), meaning.map(|meaning| (text, meaning)));
                     drop((landed, noted));
                 });
                 first_of(events, &note).await
@@ -90,15 +114,25 @@ impl Gateway {
         let key = exact.key(&call.principal.tenant, model, digest.as_deref(), &call.ask);
         let (tenant, key_id) = (Arc::clone(&call.principal.tenant), call.principal.key_id.clone());
         let tags = Tags { model: model.clone(), digest, tenant, key_id, ttl: None };
-        Place { policy: exact.policy(call.control.cache, &call.ask), key, tags }
+        Place { policy: exact.policy(call.control.cache, &call.ask), mode: call.control.cache, key, tags }
     }
 
     /// Keeps a whole answer of the model that the key stands for.
-    fn keep(&self, answer: Option<Answer>, place: Place, about: Option<&Arc<About>>) {
+    fn keep(&self, answer: Option<Answer>, place: Place, about: Option<&Arc<About>>, meaning: Option<(String, Meaning)>) {
         let by_first_step = about.is_some_and(|about| about.step == 0);
-        if let Some(answer) = answer.filter(|answer| by_first_step && place.policy.write && answer.is_worth_keeping()) {
+        let Some(answer) = answer.filter(|answer| by_first_step && answer.is_worth_keeping()) else { return };
+        if let Some((text, meaning)) = meaning {
+            self.keep_meaning(&text, &meaning, &answer);
+        }
+        if place.policy.write {
             self.parts().exact.put(place.key, answer, place.tags);
         }
+    }
+
+    fn replayed_alike(&self, call: &Call, found: Found) -> Begun {
+        let cache = CacheOutcome { age: Some(found.age), similarity: Some(found.similarity), ..CacheOutcome::new("semantic", "alike") };
+        let about = Arc::new(About { cache, ..unasked(call, "cache") });
+        Begun { about, events: found.answer.replay(self.parts().exact.speed()).map(Ok).boxed() }
     }
 
     fn replayed(&self, call: &Call, hit: Hit) -> Begun {
@@ -135,7 +169,7 @@ impl Gateway {
             Bounds::default()
         };
         let between = call.settings.timeouts.of(&about.model).between_tokens;
-        let production = Production::new(started, reservation, between, bounds);
+        let production = Production::new(started, Some(reservation), between, bounds);
         match call.settings.config.on_cut {
             OnCut::Error => production.boxed(),
             OnCut::Continue => self.clone().continued(call, about, production).boxed(),

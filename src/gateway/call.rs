@@ -7,7 +7,7 @@ use super::deadline::Deadline;
 use super::error::Error;
 use super::generate::Gateway;
 use super::settings::Settings;
-use crate::domain::generation::{Ask, Change, Control, Draft, Fallback, NotApplied, Priority};
+use crate::domain::generation::{Ask, Change, Control, Dialect, Draft, Fallback, NotApplied, Priority};
 use crate::domain::id::{ModelName, RequestId};
 use crate::domain::model::ModelInfo;
 use crate::domain::principal::Principal;
@@ -22,6 +22,7 @@ const EXPECTED_TOKENS: u64 = 256;
 #[derive(Clone)]
 pub struct Call {
     pub id: RequestId,
+    pub dialect: Dialect,
     pub principal: Arc<Principal>,
     /// The name that was asked for, or the default.
     pub asked: ModelName,
@@ -42,7 +43,7 @@ impl Gateway {
     /// Lets a request in, or says why not. Nothing is asked of a backend.
     pub(super) async fn call(&self, draft: Draft, asked: ModelName, deadline: Option<Deadline>, progress: &Progress) -> Result<(Call, Reservation), Error> {
         let settings = self.settings();
-        let Draft { id, principal, mut ask, control, streamed, .. } = draft;
+        let Draft { id, dialect, principal, mut ask, control, streamed, .. } = draft;
         let chain = chain(&settings, &asked, &control, &principal)?;
         let estimate = self.estimate(&chain, &asked, &ask);
         let wait = settings.config.wait_for_rate;
@@ -53,7 +54,7 @@ impl Gateway {
         let class = principal.priority(control.priority);
         let not_applied = not_applied(&control, &chain, class);
         let standing = reservation.standing().clone();
-        let call = Call { id, principal, asked, ask, control, streamed, class, chain, deadline, settings, changed, not_applied, standing };
+        let call = Call { id, dialect, principal, asked, ask, control, streamed, class, chain, deadline, settings, changed, not_applied, standing };
         Ok((call, reservation))
     }
 

@@ -9,7 +9,10 @@ use super::learning::TokenSizes;
 use super::record::Ledger;
 use super::shares::Shares;
 use crate::cache::exact::Exact;
+use crate::cache::answer::Answer;
 use crate::cache::prefix::Prefixes;
+use crate::cache::semantic::Semantic;
+use crate::cache::warm_set::WarmSet;
 use crate::limits::Limits;
 use crate::models::{Normaliser, Registry};
 use crate::routing::Router;
@@ -24,6 +27,8 @@ pub struct Parts {
     pub exact: Exact,
     pub shares: Shares,
     pub prefixes: Prefixes,
+    pub semantic: Semantic<Answer>,
+    pub warm: WarmSet,
     pub normaliser: Arc<Normaliser>,
     pub sizes: TokenSizes,
     pub kept: Kept,

@@ -42,7 +42,8 @@ impl Started {
 pub struct Production {
     /// `None` once the end was reached: the backend's work is dropped at that moment, not when the client is done reading.
     running: Option<Running>,
-    reservation: Reservation,
+    /// `None` for the gateway's own questions.
+    reservation: Option<Reservation>,
     pieces: u64,
     between: Option<Duration>,
     bounds: Bounds,
@@ -57,8 +58,10 @@ struct Running {
 
 impl Production {
     /// `between` is the longest silence between two events.
-    pub fn new(started: Started, mut reservation: Reservation, between: Option<Duration>, bounds: Bounds) -> Self {
-        reservation.generated(0);
+    pub fn new(started: Started, mut reservation: Option<Reservation>, between: Option<Duration>, bounds: Bounds) -> Self {
+        if let Some(reservation) = &mut reservation {
+            reservation.generated(0);
+        }
         Self { running: Some(Running::new(started, between)), reservation, pieces: 0, between, bounds }
     }
 
@@ -72,7 +75,9 @@ impl Production {
         let (usage, lesson) = (finish.usage, running.started.lesson.take());
         running.started.held.done(&usage);
         let prompt = usage.prompt_tokens.or_else(|| Some(lesson.as_ref()?.prompt_tokens()));
-        self.reservation.settle(prompt.unwrap_or_default(), usage.completion_tokens.unwrap_or_default().max(self.pieces));
+        if let Some(reservation) = &mut self.reservation {
+            reservation.settle(prompt.unwrap_or_default(), usage.completion_tokens.unwrap_or_default().max(self.pieces));
+        }
         if let Some(lesson) = lesson {
             lesson.learn(&running.started.backend, finish);
         }
@@ -127,7 +132,9 @@ impl Stream for Production {
             Ok(Event::Delta(_)) => {
                 running.started.held.piece();
                 this.pieces += 1;
-                this.reservation.generated(this.pieces);
+                if let Some(reservation) = &mut this.reservation {
+                    reservation.generated(this.pieces);
+                }
             }
             Ok(Event::Done(finish)) => this.done(finish),
             Err(_) => this.running = None,

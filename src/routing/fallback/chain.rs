@@ -95,6 +95,13 @@ impl Chain {
         Self { steps, left_out: self.left_out }
     }
 
+    /// The same steps, asked of one backend only.
+    #[must_use]
+    pub fn on(self, backend: &str) -> Self {
+        let steps = self.steps.into_iter().map(|step| Arc::new(Step { backend: Some(backend.into()), ..Step::clone(&step) }));
+        Self { steps: steps.collect(), left_out: self.left_out }
+    }
+
     #[must_use]
     pub fn steps(&self) -> &[Arc<Step>] {
         &self.steps
