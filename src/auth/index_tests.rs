@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::auth::new_terms;
 
@@ -130,4 +132,85 @@ fn uses_are_told_until_they_are_written() {
     assert_eq!(index.used(), []);
     let _ = ask(&index, 2, 99);
     assert_eq!(index.used(), [], "a wrong secret is no use");
+}
+
+/// What may happen to a key.
+#[derive(Debug, Clone)]
+enum Step {
+    Rotate { grace: i64 },
+    Expire { after: Option<i64> },
+    Revoke,
+    ReadAgain,
+    Wait(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..30_i64).prop_map(|grace| Step::Rotate { grace }),
+        proptest::option::of(0..30_i64).prop_map(|after| Step::Expire { after }),
+        Just(Step::Revoke),
+        Just(Step::ReadAgain),
+        (1..20_i64).prop_map(Step::Wait),
+    ]
+}
+
+/// Until when each secret is taken, as one would work it out by hand.
+#[derive(Default)]
+struct Ends {
+    of_secret: Vec<i64>,
+    of_key: Option<i64>,
+    revoked: bool,
+}
+
+impl Ends {
+    fn taken(&self, secret: usize, now: i64) -> bool {
+        !self.revoked && now < self.of_secret[secret] && self.of_key.is_none_or(|end| now < end)
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_secret_is_taken_exactly_in_its_time_and_its_work_is_told_of_the_end(steps in proptest::collection::vec(step(), 1..25)) {
+        let (mut now, mut stored) = (0, row("a", 0));
+        let mut index = index(stored.clone());
+        let mut ends = Ends { of_secret: vec![i64::MAX], ..Ends::default() };
+        let mut given: Vec<(usize, Arc<Principal>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Rotate { grace } => {
+                    let secrets = ends.of_secret.len();
+                    stored.previous = (grace > 0).then_some((stored.hash, now + grace));
+                    stored.hash = [u8::try_from(secrets).expect("few steps"); 32];
+                    // Only one secret before the present one is remembered.
+                    ends.of_secret.iter_mut().for_each(|end| *end = (*end).min(now));
+                    ends.of_secret[secrets - 1] = now + grace;
+                    ends.of_secret.push(i64::MAX);
+                }
+                Step::Expire { after } => {
+                    stored.key.terms.expires_at_ms = after.map(|after| now + after);
+                    ends.of_key = stored.key.terms.expires_at_ms;
+                }
+                Step::Revoke => {
+                    stored.key.revoked_at_ms = Some(now);
+                    ends.revoked = true;
+                }
+                Step::ReadAgain => index.replace(vec![stored.clone()], now),
+                Step::Wait(span) => now += span,
+            }
+            index.put(stored.clone(), now);
+            index.sweep(now);
+            for secret in 0..ends.of_secret.len() {
+                let taken = ask(&index, u8::try_from(secret).expect("few steps"), now);
+                prop_assert_eq!(taken.is_ok(), ends.taken(secret, now), "secret {} at {}", secret, now);
+                if let Ok(who) = taken {
+                    prop_assert!(!who.ended.is_cancelled(), "secret {} ended before its time", secret);
+                    given.push((secret, who));
+                }
+            }
+            for (secret, who) in &given {
+                // Once ended, ended for good: what was started then does not live again with the key.
+                prop_assert!(who.ended.is_cancelled() || ends.taken(*secret, now), "secret {} at {}", secret, now);
+            }
+        }
+    }
 }

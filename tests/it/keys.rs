@@ -186,6 +186,15 @@ async fn strangers_do_not_learn_what_there_is() {
     for path in ["/nothing", "/admin", "/admin/nothing", "/generate"] {
         assert_eq!(app.get(path).await.status(), 401, "{path}");
     }
+    for rule in AUTHORISATION {
+        let path = rule.path.replace("{id}", "0").replace("{*file}", "swagger-ui.css");
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "ODD"] {
+            let open = rule.needs == Needs::Nothing && ["GET", "HEAD"].contains(&method);
+            let request = app.client.request(method.parse().expect("a method"), format!("{}{path}", app.url));
+            let status = request.send().await.expect("an answer").status();
+            assert_eq!(status == 401, !open, "{method} {path}: {status}");
+        }
+    }
     let (metrics, _) = make(&app, &first, json!({"name": "m", "role": "metrics"})).await;
     let (user, _) = make(&app, &first, json!({"name": "u"})).await;
     assert_eq!((status_with(&app, "/nothing", &metrics).await, status_with(&app, "/nothing", &user).await), (404, 404));
@@ -433,6 +442,7 @@ async fn no_acknowledged_key_is_lost_by_a_kill() {
             assert_eq!(response.status(), 200, "round {round}");
         }
         let (client, url, first) = (process.client.clone(), process.url.clone(), acknowledged[0].clone());
+        let (count, mut counted) = tokio::sync::watch::channel(0);
         let making = tokio::spawn(async move {
             let mut made = Vec::new();
             for n in 0.. {
@@ -440,15 +450,18 @@ async fn no_acknowledged_key_is_lost_by_a_kill() {
                 let Ok(response) = request.send().await else { break };
                 let Ok(answer) = response.json::<Value>().await else { break };
                 made.push(answer["secret"].as_str().expect("a secret").to_owned());
+                count.send_replace(made.len());
             }
             made
         });
-        tokio::time::sleep(Duration::from_millis(60 + 37 * round)).await;
+        // Some have been acknowledged, and another is somewhere on its way.
+        tokio::time::timeout(PATIENCE, counted.wait_for(|made| *made > 2)).await.expect("some are made").expect("and more");
+        tokio::time::sleep(Duration::from_millis(3 * round)).await;
         process.signal("-KILL");
         process.ended().await;
         acknowledged.extend(making.await.expect("no panic"));
     }
-    assert!(acknowledged.len() > 4, "some were made: {}", acknowledged.len());
+    assert!(acknowledged.len() > 12, "three a round: {}", acknowledged.len());
     let process = Process::start(folder.path(), &fake, &[]).await;
     for key in &acknowledged {
         let response = process.client.get(format!("{}/models", process.url)).bearer_auth(key).send().await.expect("an answer");
