@@ -136,6 +136,12 @@ pub const TABLE: &[Row] = &[
         "The answer outgrew what is collected for one",
         "Set `stream` to true, or bound the answer with `options.num_predict`.",
     ),
+    row(
+        "not_cached",
+        StatusCode::GATEWAY_TIMEOUT,
+        "The answer is not in the cache",
+        "Leave `cache` out, or set it to \"default\", to have the answer computed.",
+    ),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
 ];
