@@ -250,6 +250,11 @@ pub const TABLE: &[Row] = &[
     row("resume_gone", StatusCode::GONE, "What would be sent again is no longer kept", "Ask anew."),
     row("id_in_use", StatusCode::CONFLICT, "The request id is in use", "Send another `x-request-id`, or none."),
     row("too_many_kept", StatusCode::SERVICE_UNAVAILABLE, "Too many generations are kept", "Read or stop those that are kept, or try again after `retry-after` seconds."),
+        "not_cached",
+        StatusCode::GATEWAY_TIMEOUT,
+        "The answer is not in the cache",
+        "Leave `cache` out, or set it to \"default\", to have the answer computed.",
+    ),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
 ];

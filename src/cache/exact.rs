@@ -352,7 +352,9 @@ impl Exact {
     async fn forget(&self, which: Which) -> Result<u64, Error> {
         self.0.purges.fetch_add(1, Ordering::SeqCst);
         let mut gone: HashSet<Key> = self.0.memory.iter().filter(|(key, entry)| covers(&which, key, entry)).map(|(key, _)| *key).collect();
-        gone.iter().for_each(|key| self.0.memory.invalidate(key));
+        for key in &gone {
+            self.0.memory.invalidate(key);
+        }
         self.0.metrics.answers_removed(Tier::Memory, Removed::Purge, gone.len() as u64);
         let deleted = match &self.0.durable {
             Some(durable) => durable.purge(which).await,

@@ -180,7 +180,9 @@ impl Fields {
         self.optional(system.as_deref());
         self.optional(template.as_deref());
         self.number(context.len() as u64);
-        context.iter().for_each(|token| self.0.update(token.to_be_bytes()));
+        for token in context {
+            self.0.update(token.to_be_bytes());
+        }
         self.list(images.iter());
         self.tag(u8::from(*raw));
     }
@@ -236,7 +238,9 @@ impl Fields {
             Value::Array(items) => {
                 self.tag(5);
                 self.number(items.len() as u64);
-                items.iter().for_each(|item| self.value(item));
+                for item in items {
+                    self.value(item);
+                }
             }
             Value::Object(map) => {
                 self.tag(6);

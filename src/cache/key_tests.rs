@@ -169,7 +169,7 @@ fn an_answer_is_determined_by_temperature_0_or_a_seed() {
         (None, Some(i64::MIN), false),
         (Some(0.0), Some(-1), true),
     ] {
-        let ask = Ask { options: Options { temperature, seed, ..Options::default() }, ..Ask::default() };
+        let ask = Ask { options: Options { seed, temperature, ..Options::default() }, ..Ask::default() };
         assert_eq!(is_deterministic(&ask), determined, "{temperature:?} {seed:?}");
     }
 }

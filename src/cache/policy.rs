@@ -139,7 +139,7 @@ mod tests {
     use crate::domain::options::Options;
 
     fn ask(temperature: Option<f64>, seed: Option<i64>) -> Ask {
-        Ask { options: Options { temperature, seed, ..Options::default() }, ..Ask::default() }
+        Ask { options: Options { seed, temperature, ..Options::default() }, ..Ask::default() }
     }
 
     #[test]

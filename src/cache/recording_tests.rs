@@ -244,7 +244,7 @@ async fn many_readers_fast_slow_and_leaving_all_read_the_same() {
             tokio::task::yield_now().await;
         }
         // Would anyone not be woken, this would not end.
-        let ended = tokio::time::timeout(Duration::from_secs(60), async {
+        let ended = tokio::time::timeout(Duration::from_mins(1), async {
             while let Some(read) = readers.join_next().await {
                 read.expect("read in order");
             }

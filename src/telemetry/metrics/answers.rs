@@ -112,9 +112,13 @@ impl Metrics {
     pub(super) fn start_answers_at_zero(&self) {
         for tier in Tier::ALL {
             self.answers_kept(tier, 0, 0);
-            Removed::ALL.iter().for_each(|reason| self.answers_removed(tier, *reason, 0));
+            for reason in Removed::ALL {
+                self.answers_removed(tier, reason, 0);
+            }
         }
-        Unwritten::ALL.iter().for_each(|reason| self.answers_dropped(*reason, 0));
+        for reason in Unwritten::ALL {
+            self.answers_dropped(reason, 0);
+        }
         for counter in [&FLIGHTS_JOINED, &FLIGHTS_REFUSED, &RECORDINGS_OVER_BOUND] {
             self.0.registry.counter(counter, &[]).absolute(0);
         }
