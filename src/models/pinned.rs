@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -43,15 +44,17 @@ impl Pinned {
         }
     }
 
-    /// One look at all backends.
+    /// One look at all backends, at the same time: loading may take minutes.
     pub async fn look(&self) {
-        for entry in self.registry.entries().iter().filter(|entry| entry.backend.kind() == Kind::Ollama && entry.down().is_none()) {
-            // Without knowing what is there, loading might disturb what is.
-            if let Ok(resident) = entry.backend.resident().await {
-                for model in missing(&entry.models(), &resident, &self.policies) {
-                    self.load(entry, model).await;
-                }
-            }
+        let up = self.registry.entries().iter().filter(|entry| entry.backend.kind() == Kind::Ollama && entry.down().is_none());
+        join_all(up.map(|entry| self.look_at(entry))).await;
+    }
+
+    async fn look_at(&self, entry: &Entry) {
+        // Without knowing what is there, loading might disturb what is.
+        let Ok(resident) = entry.backend.resident().await else { return };
+        for model in missing(&entry.models(), &resident, &self.policies) {
+            self.load(entry, model).await;
         }
     }
 
@@ -73,9 +76,31 @@ fn missing<'a>(models: &'a [ModelInfo], resident: &[Resident], policies: &Polici
 
 #[cfg(test)]
 mod tests {
+    use arriero_bench::fake::{FakeOllama, Script};
+
     use super::super::policy::Config;
     use super::*;
+    use crate::backends::ollama::{self, Ollama};
     use crate::domain::id::ModelName;
+
+    #[tokio::test]
+    async fn pinned_models_are_loaded_once_and_again_when_they_have_gone() {
+        let fake = FakeOllama::spawn(Script::default()).await.expect("a port");
+        let ollama = Ollama::new(ollama::Config { url: fake.url(), ..ollama::Config::default() }).expect("a client");
+        let registry = Registry::new(vec![Arc::new(ollama)]);
+        registry.refresh().await;
+        let section = Config { name: "gemma3:*".to_owned(), num_ctx: Some(8192), pinned: true, ..Config::default() };
+        let pinned = Pinned::new(registry.clone(), Arc::new(Policies::new(vec![section])), Arc::default());
+        for _ in 0..3 {
+            pinned.look().await;
+        }
+        assert_eq!((fake.loaded(), fake.seen(|seen| seen.loads)), (vec!["gemma3:270m".to_owned()], 1));
+        let resident = registry.entries()[0].backend.resident().await.expect("a list");
+        assert_eq!(resident[0].context_length, Some(8192));
+        fake.kill_runners();
+        pinned.look().await;
+        assert_eq!(fake.loaded(), ["gemma3:270m"]);
+    }
 
     #[test]
     fn what_is_pinned_and_not_there_is_missing() {
