@@ -36,7 +36,10 @@ impl Attempt {
             router.0.metrics.routing_forgot();
         }
         let attempt = Self { router, backend: backend.into(), model: model.into(), slot, tickets: Some(tickets), began, cold: false };
-        attempt.show_breaker();
+        // Most breakers are closed, and shown as such when they close.
+        if lock(&attempt.slot).pair(&attempt.model).is_some_and(|pair| pair.breaker.standing(began) != Standing::Closed) {
+            attempt.show_breaker();
+        }
         attempt
     }
 
