@@ -9,6 +9,7 @@
 mod ask;
 mod cached;
 mod crowd;
+mod decision;
 mod failover;
 mod fairness;
 mod leaving;
@@ -56,6 +57,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("R10", "changing runner options, leaked slots, hung runners, the eviction deadlock"),
     ("swaps", "mixed models on two slots against first come first served"),
     ("P5", "a hit in the exact cache"),
+    ("P6", "the time of one decision of the queue"),
     ("kill", "kill -9 in the middle: keys and budgets as before"),
     ("reload", "an invalid configuration under load"),
 ];
@@ -79,6 +81,7 @@ pub async fn run(name: &str, plan: &Plan) -> Result<Report> {
         "R10" => wedges::run(plan).await,
         "SWAPS" => swaps::mixed(plan).await,
         "P5" => cached::hits(plan).await,
+        "P6" => decision::run(plan).await,
         "KILL" => restart::killed(plan).await,
         "RELOAD" => restart::invalid(plan).await,
         _ => bail!("no scenario {name:?}: there are {}", ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")),
