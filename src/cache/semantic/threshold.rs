@@ -129,6 +129,7 @@ impl Threshold {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "a threshold that has not moved is the same number")]
 mod tests {
     use super::*;
 
