@@ -35,9 +35,10 @@ generated: ## write openapi/openapi.json and the generated pages of docs/ anew
 	ARRIERO_TEST_UPDATE=1 cargo test --locked --test it docs
 
 .PHONY: model
-model: ## fetch the demo model for the tests, once
+model: ## fetch the demo model and the embedding model for the tests, once
 	@scripts/require.sh python3 pip
 	python3 scripts/demo_model.py --to "$(MODELS)"
+	python3 scripts/embedding_model.py --to "$(MODELS)"
 
 .PHONY: check
 check: check-rust check-files ## run all lints

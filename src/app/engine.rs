@@ -26,7 +26,7 @@ pub async fn load(config: &Config, ollama_answers: bool) -> Result<Option<Engine
     if embedded.models.is_empty() && !ollama_answers && config.demo_model.is_file() {
         embedded.models.push(config.demo_model.clone());
     }
-    if embedded.models.is_empty() {
+    if embedded.models.is_empty() && embedded.embedding_model.as_os_str().is_empty() {
         return Ok(None);
     }
     let loading = tokio::task::spawn_blocking(move || embedded::Engine::load(&embedded));

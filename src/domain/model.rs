@@ -24,7 +24,16 @@ pub struct ModelInfo {
     pub loaded: bool,
 }
 
+/// Families whose models only turn texts into vectors.
+const ENCODERS: [&str; 4] = ["bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2"];
+
 impl ModelInfo {
+    /// Whether it can be asked to generate. Of a model whose family is not known that is believed.
+    #[must_use]
+    pub fn generates(&self) -> bool {
+        self.family.as_deref().is_none_or(|family| !ENCODERS.contains(&family))
+    }
+
     /// A model of which nothing but the name is known.
     #[must_use]
     pub fn named(name: ModelName) -> Self {
@@ -38,5 +47,19 @@ impl ModelInfo {
             size_bytes: None,
             loaded: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoders_do_not_generate() {
+        let info = |family: Option<&str>| ModelInfo {
+            family: family.map(str::to_owned),
+            ..ModelInfo::named(ModelName::parse("m").expect("a name"))
+        };
+        assert!(info(None).generates() && info(Some("gemma3")).generates() && !info(Some("bert")).generates());
     }
 }

@@ -7,6 +7,7 @@
 //! It does not choose tokens, keep sequences apart or queue: that is `backends::embedded`'s.
 
 mod accelerated;
+pub mod bert;
 mod cache;
 mod config;
 mod cpu;

@@ -11,6 +11,9 @@ use crate::lm::Choice;
 pub struct Config {
     /// GGUF files. Each is served under its file name without the ending.
     pub models: Vec<PathBuf>,
+    /// Folder of a model that turns texts into vectors (`config.json`, `tokenizer.json`, `model.safetensors`), served under the
+    /// folder's name. Empty: none.
+    pub embedding_model: PathBuf,
     pub device: Choice,
     /// Threads of the CPU; 0: one for each physical core.
     pub threads: usize,
@@ -30,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             models: Vec::new(),
+            embedding_model: PathBuf::new(),
             device: Choice::Auto,
             threads: 0,
             slots: 2,

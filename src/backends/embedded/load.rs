@@ -112,7 +112,7 @@ fn trained_context(header: &Header) -> Option<u32> {
 }
 
 /// The file's name without its ending, with nothing in it that a model's name cannot have.
-fn name_of(path: &Path) -> Result<ModelName, Error> {
+pub(super) fn name_of(path: &Path) -> Result<ModelName, Error> {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
     let safe: String = stem.chars().map(|c| if c.is_whitespace() || c.is_control() { '-' } else { c }).collect();
     ModelName::parse(&safe).map_err(|_| Error::Name { path: path.to_owned() })
@@ -129,13 +129,14 @@ pub(super) fn check_names(candidates: &[Candidate]) -> Result<(), Error> {
 }
 
 /// Whether weights and caches of all models together fit. `available_bytes`: `None` when it is not known.
-pub(super) fn check_memory(candidates: &[Candidate], slots: usize, available_bytes: Option<u64>) -> Result<(), Error> {
+/// `embedder_bytes`: of the model that gives vectors.
+pub(super) fn check_memory(candidates: &[Candidate], slots: usize, embedder_bytes: u64, available_bytes: Option<u64>) -> Result<(), Error> {
     let Some(available_bytes) = available_bytes else { return Ok(()) };
     let sum = |each: &dyn Fn(&Candidate) -> u64| candidates.iter().map(each).fold(0, u64::saturating_add);
     let weights_bytes = sum(&|candidate| lm::memory::weights_bytes(&candidate.header));
     let cache_bytes = sum(&|candidate| lm::memory::kv_bytes(&candidate.settings, candidate.context as usize).saturating_mul(slots as u64));
     let scratch_bytes = sum(&|candidate| lm::memory::scratch_bytes(&candidate.settings));
-    let needed_bytes = weights_bytes.saturating_add(cache_bytes).saturating_add(scratch_bytes);
+    let needed_bytes = weights_bytes.saturating_add(embedder_bytes).saturating_add(cache_bytes).saturating_add(scratch_bytes);
     if needed_bytes <= available_bytes {
         return Ok(());
     }

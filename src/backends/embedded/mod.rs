@@ -9,6 +9,7 @@
 
 mod config;
 mod decoder;
+mod embedding;
 mod load;
 mod prompt;
 mod queue;
@@ -32,6 +33,7 @@ use tokio::sync::mpsc::{self, Receiver};
 
 use super::{Backend, Error, Events, Health, Kind, Probe};
 use crate::domain::generation::{Event, Finish, FinishReason, Remarks, Request, Timing, Usage};
+use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 use crate::lm::Device;
 use crate::lm::tokenizer::Tokenizer;
@@ -40,6 +42,7 @@ pub use config::Config;
 pub use load::Error as LoadError;
 
 use decoder::Decoder;
+use embedding::Embedding;
 use load::{Candidate, Loaded};
 use prompt::{Assembler, check_supported};
 use queue::{Phase, Queue};
@@ -54,6 +57,8 @@ const EVENTS: usize = 64;
 #[derive(Debug)]
 pub struct Engine {
     models: Vec<Arc<Served>>,
+    /// The model that gives vectors.
+    embedding: Option<Embedding>,
     device: String,
 }
 
@@ -73,7 +78,8 @@ impl Engine {
     /// # Errors
     /// When a file is missing, broken or not supported, or the models do not fit the memory. Nothing runs then.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
-        if config.models.is_empty() {
+        let embedding_model = Some(config.embedding_model.as_path()).filter(|path| !path.as_os_str().is_empty());
+        if config.models.is_empty() && embedding_model.is_none() {
             return Err(LoadError::NoModels);
         }
         let threads = Some(config.threads).filter(|threads| *threads > 0);
@@ -81,7 +87,14 @@ impl Engine {
         let candidates: Vec<Candidate> = config.models.iter().map(|path| Candidate::open(path, config)).collect::<Result<_, _>>()?;
         load::check_names(&candidates)?;
         let available = config.memory_limit_bytes.or_else(|| load::available_memory().filter(|_| device.is_cpu()));
-        load::check_memory(&candidates, config.slots.max(1), available)?;
+        let embedder_bytes = embedding_model.map_or(Ok(0), embedding::needed_bytes)?;
+        load::check_memory(&candidates, config.slots.max(1), embedder_bytes, available)?;
+        let embedding = embedding_model.map(|path| Embedding::load(path, &device, config)).transpose()?;
+        if let Some(embedding) = &embedding
+            && candidates.iter().any(|candidate| candidate.name == embedding.info.name)
+        {
+            return Err(LoadError::SameName { name: embedding.info.name.clone() });
+        }
         let mut models = Vec::new();
         for candidate in candidates {
             let context = candidate.context as usize;
@@ -89,13 +102,16 @@ impl Engine {
             let assembler = Assembler { tokenizer: Arc::new(tokenizer), template };
             models.push(Arc::new(Served::start(model, assembler, info, context, config)?));
         }
-        Ok(Self { models, device: device.describe() })
+        Ok(Self { models, embedding, device: device.describe() })
     }
 
     /// Takes no more requests, lets those that run come to their end, and waits for that.
     pub async fn close(&self) {
         for served in &self.models {
             served.queue.advance(Phase::Closing);
+        }
+        if let Some(embedding) = &self.embedding {
+            embedding.close();
         }
         for served in &self.models {
             let served = Arc::clone(served);
@@ -105,6 +121,10 @@ impl Engine {
     }
 
     fn find(&self, request: &Request) -> Result<&Arc<Served>, Error> {
+        if self.embedding.as_ref().is_some_and(|embedding| embedding.info.name == request.model) {
+            let why = format!("`{}` turns texts into vectors, it does not generate", request.model);
+            return Err(Error::Unsupported { field: "model", why });
+        }
         let found = self.models.iter().find(|served| served.info.name == request.model);
         found.ok_or_else(|| Error::ModelNotFound { model: request.model.as_str().to_owned() })
     }
@@ -245,7 +265,13 @@ impl Backend for Engine {
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, Error>> {
-        let infos = self.models.iter().map(|served| served.info.clone()).collect();
+        let infos = self
+            .models
+            .iter()
+            .map(|served| &served.info)
+            .chain(self.embedding.as_ref().map(|embedding| &embedding.info))
+            .cloned()
+            .collect();
         Box::pin(std::future::ready(Ok(infos)))
     }
 
@@ -266,5 +292,18 @@ impl Backend for Engine {
 
     fn generate(&self, request: Arc<Request>) -> BoxFuture<'_, Result<Events, Error>> {
         Box::pin(async move { Arc::clone(self.find(&request)?).generate(request).await })
+    }
+
+    fn embed(&self, model: &ModelName, texts: Vec<String>) -> BoxFuture<'_, Result<Vec<Vec<f32>>, Error>> {
+        let model = model.clone();
+        Box::pin(async move {
+            match &self.embedding {
+                Some(embedding) if embedding.info.name == model => embedding.embed(texts).await,
+                _ if self.models.iter().any(|served| served.info.name == model) => {
+                    Err(Error::Unsupported { field: "model", why: format!("`{model}` gives no embeddings: it is a model that generates") })
+                }
+                _ => Err(Error::ModelNotFound { model: model.as_str().to_owned() }),
+            }
+        })
     }
 }

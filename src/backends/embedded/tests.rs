@@ -99,7 +99,7 @@ fn rig_with(slots: usize, queue: usize, context: usize, pause: Duration) -> Rig 
     let info = ModelInfo::named(ModelName::parse("script").expect("a name"));
     let config = Config { slots, queue, ..Config::default() };
     let served = Served::start(script, assembler, info, context, &config).expect("a thread");
-    Rig { engine: Engine { models: vec![Arc::new(served)], device: "a script".to_owned() }, counts }
+    Rig { engine: Engine { models: vec![Arc::new(served)], embedding: None, device: "a script".to_owned() }, counts }
 }
 
 fn rig() -> Rig {

@@ -82,7 +82,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..60), max_warm_tokens in 1u64..120, max_blocks in 1usize..30,
         asked in proptest::collection::vec(0u8..3, 1..6),
     ) {
-        let config = Config { max_warm_tokens, max_blocks, ..Config::default() };
+        let config = Config { max_blocks, max_warm_tokens, ..Config::default() };
         let (mut index, mut naive) = (PrefixIndex::new(config.clone()), Naive::default());
         for step in steps {
             match step {

@@ -111,3 +111,26 @@ proptest! {
         prop_assert!(text(a).disagree(&text(b)).is_some());
     }
 }
+
+/// What vectors alone would do: the reason for the guards, and what share of paraphrases is found at the default threshold.
+#[cfg(feature = "embedded")]
+#[test]
+fn real_vectors_need_the_guards() {
+    use crate::cache::semantic::{Config, flat};
+    use crate::lm::{Device, bert::Embedder};
+
+    let executable = std::env::current_exe().expect("a path");
+    let target = executable.ancestors().find(|path| path.join("models").is_dir()).expect("`make model` was run");
+    let embedder = Embedder::open(&target.join("models/all-minilm-l6-v2"), &Device::cpu(Some(1))).expect("`make model` was run");
+    let similar = |a: &str, b: &str| flat::dot(&embedder.embed(a).expect("a vector"), &embedder.embed(b).expect("a vector"));
+    let least = Config::default().threshold;
+
+    let near: Vec<f32> = near_misses().iter().map(|(a, b)| similar(a, b)).collect();
+    let same: Vec<f32> = PARAPHRASES.lines().filter_map(|line| line.split_once(" | ")).map(|(a, b)| similar(a, b)).collect();
+    let share = |values: &[f32], least: f32| values.iter().filter(|value| **value >= least).count() * 100 / values.len();
+    for t in [0.80f32, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99] {
+        println!("{t} near {}% same {}%", share(&near, t), share(&same, t));
+    }
+    assert!(share(&near, least) >= 10, "without guards {}% of the near misses would be hits", share(&near, least));
+    assert!(share(&same, least) >= 25, "only {}% of the paraphrases are found", share(&same, least));
+}

@@ -13,6 +13,7 @@ mod config;
 mod flat;
 mod guards;
 mod judge;
+mod lists;
 mod scope;
 mod store;
 #[cfg(test)]
@@ -35,7 +36,7 @@ pub use judge::judge;
 pub use scope::Scope;
 pub use threshold::{Share, Threshold};
 
-use store::{NotFound, Store};
+use store::{Kept, NotFound, Store};
 
 /// An answer to a question that means the same.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl<V> Semantic<V> {
     pub fn store(&self, scope: &Scope, text: &str, vector: &[f32], value: Arc<V>, value_bytes: usize, now: Instant) -> Result<(), Miss> {
         let (features, vector) = self.prepare(text, vector)?;
         let mut state = self.lock();
-        let left = state.store.put(&self.shared.config, scope, features, &vector, value, value_bytes, now);
+        let left = state.store.put(&self.shared.config, scope, Kept { features, vector, value, value_bytes }, now);
         self.shared.metrics.semantic_evicted("expired", left.expired);
         self.shared.metrics.semantic_evicted("full", left.full);
         self.tell_size(&state);

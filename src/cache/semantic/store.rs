@@ -33,6 +33,17 @@ pub(super) struct Found<V> {
     pub(super) age: Duration,
 }
 
+/// An answer that is to be kept.
+#[derive(Debug)]
+pub(super) struct Kept<V> {
+    pub(super) features: Features,
+    /// Normalised.
+    pub(super) vector: Vec<f32>,
+    pub(super) value: Arc<V>,
+    /// About how much memory the value takes.
+    pub(super) value_bytes: usize,
+}
+
 /// Why there is none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum NotFound {
@@ -102,17 +113,9 @@ impl<V> Store<V> {
     }
 
     /// Keeps an answer, in the place of one to the same question, and lets go of others where a bound asks for it.
-    pub(super) fn put(
-        &mut self,
-        config: &Config,
-        scope: &Scope,
-        features: Features,
-        vector: &[f32],
-        value: Arc<V>,
-        value_bytes: usize,
-        now: Instant,
-    ) -> Left {
-        let bytes = size_of_val(vector) + features.bytes() + value_bytes + ENTRY_BYTES;
+    pub(super) fn put(&mut self, config: &Config, scope: &Scope, kept: Kept<V>, now: Instant) -> Left {
+        let Kept { features, vector, value, value_bytes } = kept;
+        let bytes = size_of_val(vector.as_slice()) + features.bytes() + value_bytes + ENTRY_BYTES;
         if bytes > config.max_bytes || config.max_entries_per_scope == 0 {
             return Left { expired: 0, full: 1 };
         }
@@ -120,13 +123,13 @@ impl<V> Store<V> {
             // Another embedding model: what it knew cannot be compared any more.
             self.drop_where(|kept| kept == scope, |_| true);
         }
-        self.drop_same(scope, &features, vector);
+        self.drop_same(scope, &features, &vector);
         let expired = self.drop_where(|kept| kept == scope, |entry| now.saturating_duration_since(entry.at) > config.ttl);
         let mut full = 0;
         while self.scopes.get(scope).is_some_and(|flat| flat.items().len() >= config.max_entries_per_scope) {
             full += self.drop_oldest_of(scope);
         }
-        self.add(scope, vector, Entry { stamp: 0, features, value, at: now, bytes });
+        self.add(scope, &vector, Entry { stamp: 0, features, value, at: now, bytes });
         while self.bytes > config.max_bytes {
             full += self.drop_oldest();
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex_syntax::hir::{Class, HirKind};
 
 /// The characters of one category.
-pub(super) struct Category {
+pub(in crate::lm) struct Category {
     ascii: [bool; 128],
     /// Sorted, inclusive.
     ranges: Vec<(char, char)>,
@@ -30,7 +30,7 @@ impl Category {
         after > 0 && c <= self.ranges[after - 1].1
     }
 
-    pub(super) fn has(&self, c: char) -> bool {
+    pub(in crate::lm) fn has(&self, c: char) -> bool {
         if c.is_ascii() { self.ascii[c as usize] } else { self.search(c) }
     }
 }
@@ -43,3 +43,7 @@ pub(super) static PUNCTUATION: LazyLock<Category> = LazyLock::new(|| Category::n
 /// What may stand where upper case does, and where lower case does: characters without case may do both.
 pub(super) static UPPER: LazyLock<Category> = LazyLock::new(|| Category::new(r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"));
 pub(super) static LOWER: LazyLock<Category> = LazyLock::new(|| Category::new(r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"));
+/// For WordPiece: what is punctuation by Unicode alone, what is an accent, and what is no character at all.
+pub(in crate::lm) static UNICODE_PUNCTUATION: LazyLock<Category> = LazyLock::new(|| Category::new(r"\p{P}"));
+pub(in crate::lm) static ACCENT: LazyLock<Category> = LazyLock::new(|| Category::new(r"\p{Mn}"));
+pub(in crate::lm) static OTHER: LazyLock<Category> = LazyLock::new(|| Category::new(r"\p{C}"));

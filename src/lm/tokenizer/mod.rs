@@ -7,7 +7,7 @@
 //! Does not: write chat templates (see `template`), nor read `tokenizer.json`.
 
 mod bpe;
-mod classes;
+pub(in crate::lm) mod classes;
 mod detokenizer;
 mod sentencepiece;
 mod special;
