@@ -60,6 +60,7 @@ const fn rule(method: &'static str, path: &'static str, needs: Needs) -> Rule {
 }
 
 const USER: Needs = Needs::Role(Role::User);
+const OPERATOR: Needs = Needs::Role(Role::Operator);
 const ADMIN: Needs = Needs::Role(Role::Admin);
 
 /// Every route there is.
@@ -73,7 +74,18 @@ pub const TABLE: &[Rule] = &[
     rule("GET", "/docs/{*file}", Needs::Nothing),
     rule("GET", "/metrics", Needs::Metrics),
     rule("POST", "/generate", USER),
+    rule("GET", "/generate/{id}", USER),
+    rule("DELETE", "/generate/{id}", USER),
     rule("GET", "/models", USER),
+    rule("GET", "/admin/limits", OPERATOR),
+    rule("GET", "/admin/queue", OPERATOR),
+    rule("GET", "/admin/backends", OPERATOR),
+    rule("GET", "/admin/cache", OPERATOR),
+    rule("DELETE", "/admin/cache", OPERATOR),
+    rule("GET", "/admin/cache/warm", OPERATOR),
+    rule("POST", "/admin/cache/warm", OPERATOR),
+    rule("DELETE", "/admin/cache/warm/{name}", OPERATOR),
+    rule("POST", "/admin/config/reload", ADMIN),
     rule("GET", "/admin/keys", ADMIN),
     rule("POST", "/admin/keys", ADMIN),
     rule("GET", "/admin/keys/{id}", ADMIN),

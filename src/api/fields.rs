@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::problem::Problem;
+
 /// A field that cannot be what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldProblem {
@@ -18,6 +20,23 @@ pub struct FieldProblem {
 
 /// Longest excerpt of a wrong value that is given back, in bytes.
 const EXCERPT_BYTES: usize = 64;
+
+/// Reads a body.
+///
+/// # Errors
+/// One that is no JSON object in UTF-8.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+    let malformed = |detail: String| Problem::new("malformed_body", detail);
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(malformed("the body is empty".into()));
+    }
+    let text = str::from_utf8(body).map_err(|e| malformed(format!("the body is not UTF-8: the byte at {} is wrong", e.valid_up_to())))?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(malformed("the body is JSON, but not an object".into())),
+        Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
+    }
+}
 
 /// The fields of a request that are not read yet, and the problems of those that are.
 pub struct Fields {
@@ -86,12 +105,37 @@ impl Fields {
         }
     }
 
+    /// For bodies in which everything must have been asked for: a field that was misspelt must not be taken for one.
+    ///
+    /// # Errors
+    /// All problems, those of unknown fields included.
+    pub fn done(self) -> Result<(), Vec<FieldProblem>> {
+        let unknown = |(field, value): (String, Value)| FieldProblem {
+            field,
+            takes: "nothing: there is no such field".into(),
+            got: kind(&value).into(),
+        };
+        let unknown: Vec<FieldProblem> = self.rest()?.into_iter().map(unknown).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(unknown) }
+    }
+
     /// What nobody asked for, when everything that was asked for is right.
     ///
     /// # Errors
     /// All problems, in the order in which they were found.
     pub fn rest(self) -> Result<Map<String, Value>, Vec<FieldProblem>> {
         if self.problems.is_empty() { Ok(self.map) } else { Err(self.problems) }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }
 

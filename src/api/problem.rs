@@ -230,30 +230,52 @@ pub const TABLE: &[Row] = &[
         "No slot fell free in time",
         "Try again later, allow more time in `deadline_ms`, or raise `queue.patience`.",
     ),
-    row(
-        "displaced",
-        StatusCode::SERVICE_UNAVAILABLE,
-        "An urgent request took the place",
-        "Try again after `retry-after` seconds.",
-    ),
+    row("displaced", StatusCode::SERVICE_UNAVAILABLE, "An urgent request took the place", "Try again after `retry-after` seconds."),
     row(
         "no_backend",
         StatusCode::SERVICE_UNAVAILABLE,
         "No backend is there to serve the request",
         "Configure a backend that has the model: `arriero doctor` shows those there are.",
     ),
-    row("model_forbidden", StatusCode::FORBIDDEN, "The key may not use the model", "Ask for a model of the key's own, or have an administrator allow it."),
+    row(
+        "model_forbidden",
+        StatusCode::FORBIDDEN,
+        "The key may not use the model",
+        "Ask for a model of the key's own, or have an administrator allow it.",
+    ),
     row("key_ended", StatusCode::UNAUTHORIZED, "The key was revoked or has expired", "Ask an administrator for a new key."),
     row("too_slow", StatusCode::GATEWAY_TIMEOUT, "The backend took too long", "Try again, ask for less, or raise `routing.timeouts`."),
-    row("not_cached", StatusCode::GATEWAY_TIMEOUT, "No cached answer is there", "Leave `cache` out to have the model asked."),
-    row("generation_not_found", StatusCode::NOT_FOUND, "No such generation is kept", "Only generations with `detach`, or within `generation.kept.resume_window`, are kept, for a while."),
+    row(
+        "generation_not_found",
+        StatusCode::NOT_FOUND,
+        "No such generation is kept",
+        "Only generations with `detach`, or within `generation.kept.resume_window`, are kept, for a while.",
+    ),
     row("resume_gone", StatusCode::GONE, "What would be sent again is no longer kept", "Ask anew."),
     row("id_in_use", StatusCode::CONFLICT, "The request id is in use", "Send another `x-request-id`, or none."),
-    row("too_many_kept", StatusCode::SERVICE_UNAVAILABLE, "Too many generations are kept", "Read or stop those that are kept, or try again after `retry-after` seconds."),
+    row(
+        "too_many_kept",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Too many generations are kept",
+        "Read or stop those that are kept, or try again after `retry-after` seconds.",
+    ),
+    row(
         "not_cached",
         StatusCode::GATEWAY_TIMEOUT,
         "The answer is not in the cache",
         "Leave `cache` out, or set it to \"default\", to have the answer computed.",
+    ),
+    row(
+        "invalid_configuration",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The new configuration is wrong",
+        "Correct what `problems` lists (`arriero config check` tells the same); the old configuration stays in force.",
+    ),
+    row(
+        "too_many_warm",
+        StatusCode::INSUFFICIENT_STORAGE,
+        "Too many prompts are kept warm",
+        "Take one off, or raise `cache.warm.max_prompts`.",
     ),
     row("closed", StatusCode::SERVICE_UNAVAILABLE, "Arriero is shutting down", "Try again after `retry-after` seconds."),
     row("internal", StatusCode::INTERNAL_SERVER_ERROR, "Arriero failed", "This is a defect: please report it with the request id."),
@@ -303,7 +325,7 @@ impl Problem {
         self.retry_after_seconds = Some(after.as_secs() + u64::from(after.subsec_nanos() > 0));
     }
 
-    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self
     }

@@ -13,6 +13,7 @@ use crate::backends::ollama::{self, Ollama};
 use crate::backends::{Backend, Health, Probe};
 use crate::config::Config;
 use crate::models::{Backends, Registry};
+use crate::telemetry::metrics::Metrics;
 
 /// How long a server may take to answer the question at start whether it is there.
 const START_PROBE: Duration = Duration::from_secs(2);
@@ -26,20 +27,27 @@ pub struct Built {
 
 /// # Errors
 /// A backend that is configured wrongly, a model that cannot be loaded, or nothing at all that could serve.
-pub async fn build(config: &Config) -> Result<Built, Error> {
+pub async fn build(config: &Config, metrics: &Metrics) -> Result<Built, Error> {
     let ollamas: Vec<Ollama> = config.ollama.iter().map(open).collect::<Result<_, _>>()?;
+    ollamas.iter().for_each(|ollama| ollama.count_in(metrics));
     let health = join_all(ollamas.iter().map(first_probe)).await;
     let answers = health.contains(&Health::Up);
     let engine = engine::load(config, answers).await?;
     if !answers && engine.is_none() && !config.server.start_without_backend {
         return Err(Error::NoBackend { reasons: reasons(&ollamas, &health) });
     }
-    let servers: Vec<_> = config.ollama.iter().cloned().zip(ollamas).map(|(config, ollama)| (config, ollama.clone(), Arc::new(ollama) as Arc<dyn Backend>)).collect();
+    let servers: Vec<_> = config
+        .ollama
+        .iter()
+        .cloned()
+        .zip(ollamas)
+        .map(|(config, ollama)| (config, ollama.clone(), Arc::new(ollama) as Arc<dyn Backend>))
+        .collect();
     let embedded = engine.as_ref().map(Engine::backend);
     let backends: Backends = servers.iter().map(|(_, _, backend)| Arc::clone(backend)).chain(embedded.clone()).collect();
     unique(&backends)?;
     let registry = Registry::new(backends);
-    let fleet = Fleet::new(registry.clone(), servers, embedded);
+    let fleet = Fleet::new(registry.clone(), metrics.clone(), servers, embedded);
     Ok(Built { registry, fleet, engine })
 }
 

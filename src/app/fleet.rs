@@ -12,10 +12,12 @@ use super::error::Error;
 use crate::backends::Backend;
 use crate::backends::ollama::{self, Ollama};
 use crate::models::{Backends, Registry};
+use crate::telemetry::metrics::Metrics;
 
 /// Owns the tasks; dropping it ends them.
 pub struct Fleet {
     registry: Registry,
+    metrics: Metrics,
     /// Not a server, but served beside them.
     engine: Option<Arc<dyn Backend>>,
     servers: Vec<Server>,
@@ -37,8 +39,13 @@ pub struct Changed {
 
 impl Fleet {
     /// `servers` are those of the registry, in its order.
-    pub fn new(registry: Registry, servers: Vec<(ollama::Config, Ollama, Arc<dyn Backend>)>, engine: Option<Arc<dyn Backend>>) -> Self {
-        let mut fleet = Self { registry, engine, servers: Vec::new(), watches: JoinSet::new() };
+    pub fn new(
+        registry: Registry,
+        metrics: Metrics,
+        servers: Vec<(ollama::Config, Ollama, Arc<dyn Backend>)>,
+        engine: Option<Arc<dyn Backend>>,
+    ) -> Self {
+        let mut fleet = Self { registry, metrics, engine, servers: Vec::new(), watches: JoinSet::new() };
         fleet.servers = servers.into_iter().map(|(config, ollama, backend)| fleet.watch(config, ollama, backend)).collect();
         fleet
     }
@@ -97,6 +104,7 @@ impl Fleet {
                 Some(server) => (server.backend.name().to_owned(), None),
                 None => {
                     let ollama = super::backends::open(config)?;
+                    ollama.count_in(&self.metrics);
                     let backend: Arc<dyn Backend> = Arc::new(ollama.clone());
                     (backend.name().to_owned(), Some((ollama, backend)))
                 }
@@ -129,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn servers_come_go_and_stay() {
         let registry = Registry::new(Vec::new());
-        let mut fleet = Fleet::new(registry.clone(), Vec::new(), None);
+        let mut fleet = Fleet::new(registry.clone(), Metrics::default(), Vec::new(), None);
         assert_eq!(fleet.reconcile(&[config(1), config(2)]).expect("valid").added, ["127.0.0.1:1", "127.0.0.1:2"]);
         let stays = Arc::clone(&registry.entries()[1]);
         let changed = fleet.reconcile(&[config(2), config(3)]).expect("valid");
@@ -141,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_server_changes_nothing() {
         let registry = Registry::new(Vec::new());
-        let mut fleet = Fleet::new(registry.clone(), Vec::new(), None);
+        let mut fleet = Fleet::new(registry.clone(), Metrics::default(), Vec::new(), None);
         fleet.reconcile(&[config(1)]).expect("valid");
         let twice = ollama::Config { name: Some("127.0.0.1:1".into()), ..config(2) };
         assert!(matches!(fleet.reconcile(&[config(1), twice]), Err(Error::SameName { .. })));

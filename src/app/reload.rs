@@ -68,7 +68,8 @@ impl Reloading {
         let refused = |error: super::Error| Refused { problems: vec![error.to_string()] };
         let (changed, needs_restart) = differences(&self.current, &new);
         // The last thing that can fail comes first, so that nothing is half in force.
-        let servers = if new.ollama == self.current.ollama { Default::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
+        let servers =
+            if new.ollama == self.current.ollama { Default::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
         self.services.reconfigure(&new).map_err(refused)?;
         if !servers.added.is_empty() {
             self.services.gateway.registry().refresh().await;

@@ -75,6 +75,7 @@ impl Services {
         };
         let gateway = Gateway::new(settings(config)?, parts);
         supervisor.spawn_forever("look at the backends", gateway.clone().keep_up());
+        supervisor.spawn_forever("tidy up", gateway.clone().tidy());
         supervisor.spawn_forever("keep prompts warm", gateway.clone().keep_warm());
         let settings = gateway.clone();
         supervisor.spawn_forever("forget old generations", kept.run(move || settings.config().kept));
@@ -101,8 +102,7 @@ fn settings(config: &Config) -> Result<Settings, Error> {
 }
 
 async fn limits(ground: &Ground<'_>, supervisor: &mut Supervisor) -> Result<Limits, Error> {
-    let (limits, writer) =
-        Limits::new(ground.config.limits.clone(), ground.storage, ground.metrics.clone(), ground.clock.clone()).await?;
+    let (limits, writer) = Limits::new(ground.config.limits.clone(), ground.storage, ground.metrics.clone(), ground.clock.clone()).await?;
     let until = ground.flush.clone();
     supervisor.spawn("write budgets", async move {
         writer.run(until).await;

@@ -73,7 +73,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
-    let Built { registry, fleet, engine } = backends::build(&config).await?;
+    let Built { registry, fleet, engine } = backends::build(&config, &metrics).await?;
     registry.refresh().await;
 
     let first_key = keys.bootstrap().await?;

@@ -26,8 +26,9 @@ use crate::domain::generation::Ask;
 use crate::domain::id::ModelName;
 use crate::domain::principal::matches;
 use crate::domain::span;
-use crate::storage::answers::{Found, Size, Which};
 use crate::storage::Storage;
+pub use crate::storage::answers::Size;
+use crate::storage::answers::{Found, Which};
 
 pub use crate::storage::Error;
 use crate::telemetry::Metrics;

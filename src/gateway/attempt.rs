@@ -48,7 +48,10 @@ enum Tried {
     Started(Box<Started>),
     /// An urgent request took its place before anything was seen of it.
     Displaced,
-    Failed { backend: Arc<str>, error: Error },
+    Failed {
+        backend: Arc<str>,
+        error: Error,
+    },
 }
 
 impl Gateway {
@@ -84,7 +87,13 @@ impl Gateway {
     }
 
     /// Waits for a turn at one of the backends.
-    async fn turn(&self, prepared: &Prepared, choice: &Arc<Choice>, patience: Option<Duration>, progress: &Progress) -> Result<Permit, Error> {
+    async fn turn(
+        &self,
+        prepared: &Prepared,
+        choice: &Arc<Choice>,
+        patience: Option<Duration>,
+        progress: &Progress,
+    ) -> Result<Permit, Error> {
         let request = &prepared.request;
         let entry = Entry {
             request: request.id.clone(),

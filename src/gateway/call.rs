@@ -41,7 +41,13 @@ pub struct Call {
 
 impl Gateway {
     /// Lets a request in, or says why not. Nothing is asked of a backend.
-    pub(super) async fn call(&self, draft: Draft, asked: ModelName, deadline: Option<Deadline>, progress: &Progress) -> Result<(Call, Reservation), Error> {
+    pub(super) async fn call(
+        &self,
+        draft: Draft,
+        asked: ModelName,
+        deadline: Option<Deadline>,
+        progress: &Progress,
+    ) -> Result<(Call, Reservation), Error> {
         let settings = self.settings();
         let Draft { id, dialect, principal, mut ask, control, streamed, .. } = draft;
         let chain = chain(&settings, &asked, &control, &principal)?;
@@ -54,7 +60,22 @@ impl Gateway {
         let class = principal.priority(control.priority);
         let not_applied = not_applied(&control, &chain, class);
         let standing = reservation.standing().clone();
-        let call = Call { id, dialect, principal, asked, ask, control, streamed, class, chain, deadline, settings, changed, not_applied, standing };
+        let call = Call {
+            id,
+            dialect,
+            principal,
+            asked,
+            ask,
+            control,
+            streamed,
+            class,
+            chain,
+            deadline,
+            settings,
+            changed,
+            not_applied,
+            standing,
+        };
         Ok((call, reservation))
     }
 
@@ -168,14 +189,14 @@ fn not_applied(control: &Control, chain: &Chain, class: Priority) -> Vec<NotAppl
 mod tests {
     use super::*;
     use crate::domain::principal::Role;
-    use crate::routing::fallback::{Alias, AliasStep, Aliases};
+    use crate::routing::fallback::{Alias, AliasStep, Aliases, Simplify, When};
 
     fn name(text: &str) -> ModelName {
         ModelName::parse(text).expect("a name")
     }
 
     fn settings() -> Settings {
-        let step = |model: &str| AliasStep { model: name(model), ..AliasStep::plain(name(model)) };
+        let step = |model: &str| AliasStep { model: name(model), backend: None, when: When::default(), simplify: Simplify::default() };
         let alias = Alias { name: name("smart"), steps: vec![step("big"), step("small")] };
         Settings { aliases: Aliases::new(&[alias]).expect("valid"), ..Settings::default() }
     }

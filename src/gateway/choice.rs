@@ -96,7 +96,8 @@ impl Choice {
         if candidates().any(|host| self.open_cost(host).is_some()) {
             return false;
         }
-        let rank = |host: &&Host| (!host.entry.is_up(), self.router.opens_in(&host.name, host.model.name.canonical()), host.entry.in_flight());
+        let rank =
+            |host: &&Host| (!host.entry.is_up(), self.router.opens_in(&host.name, host.model.name.canonical()), host.entry.in_flight());
         candidates().min_by_key(rank).is_some_and(|least| Arc::ptr_eq(&least.name, &host.name))
     }
 }

@@ -3,7 +3,7 @@
 //! Pure. The model is given the prompt as it was rendered and the text it had written, raw, so that what it writes next follows on the
 //! last character that was sent: none is lost, none comes twice. Answers whose state is more than their text are not continued.
 
-use crate::domain::generation::{Ask, Delta, FinishReason, Finish, Prompt};
+use crate::domain::generation::{Ask, Delta, Finish, FinishReason, Prompt};
 
 /// What of an answer has been sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

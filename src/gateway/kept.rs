@@ -123,8 +123,11 @@ impl Kept {
         let shared = self.find(who, id)?;
         let gone: Vec<Entry> = {
             let mut entries = self.entries();
-            let ids: Vec<Id> =
-                entries.iter().filter(|(key, entry)| key.1 == *id && Arc::ptr_eq(&entry.shared.about, &shared.about)).map(|(key, _)| key.clone()).collect();
+            let ids: Vec<Id> = entries
+                .iter()
+                .filter(|(key, entry)| key.1 == *id && Arc::ptr_eq(&entry.shared.about, &shared.about))
+                .map(|(key, _)| key.clone())
+                .collect();
             ids.iter().filter_map(|key| entries.remove(key)).collect()
         };
         drop(gone); // outside the lock: it may wake who writes

@@ -27,7 +27,12 @@ impl TokenSizes {
     #[must_use]
     pub fn estimate(&self, model: &ModelName, ask: &Ask) -> u64 {
         let size = self.lock().get(model.canonical()).copied().unwrap_or(USUAL_BYTES);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an estimate, positive and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an estimate, positive and small"
+        )]
         let tokens = (text_bytes(ask) as f64 / size).ceil() as u64;
         tokens + ask.prompt.context.len() as u64 + if ask.prompt.raw { 0 } else { TEMPLATE_TOKENS }
     }

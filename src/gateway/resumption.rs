@@ -106,7 +106,13 @@ impl Gateway {
     }
 
     /// The prompt as the model's template makes it, by one of those who have the model.
-    async fn rendered(&self, call: &Call, step: &Step, ask: Ask, hosts: &[(Arc<Entry>, crate::domain::model::ModelInfo)]) -> Option<String> {
+    async fn rendered(
+        &self,
+        call: &Call,
+        step: &Step,
+        ask: Ask,
+        hosts: &[(Arc<Entry>, crate::domain::model::ModelInfo)],
+    ) -> Option<String> {
         let request = Arc::new(Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: None });
         let mut events = hosts[0].0.backend.generate(request).await.ok()?;
         while let Some(event) = events.next().await {

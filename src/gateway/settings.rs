@@ -72,11 +72,6 @@ impl Settings {
     /// # Errors
     /// What is wrong with the fallback hierarchy.
     pub fn new(config: Config, models: Vec<Policy>, routing: &routing::Config) -> Result<Self, Vec<Wrong>> {
-        Ok(Self {
-            config,
-            policies: Policies::new(models),
-            aliases: Aliases::new(&routing.alias)?,
-            timeouts: routing.timeouts.clone(),
-        })
+        Ok(Self { config, policies: Policies::new(models), aliases: Aliases::new(&routing.alias)?, timeouts: routing.timeouts.clone() })
     }
 }

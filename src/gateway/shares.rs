@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::about::About;
 use super::error::Error;
 use crate::cache::key::Key;
-use crate::cache::singleflight::{Flight, Flights, Joined};
 use crate::cache::recording::Reader;
+use crate::cache::singleflight::{Flight, Flights, Joined};
 use crate::domain::waiting::Waiting;
 
 /// Cheap to clone.
@@ -30,8 +30,16 @@ pub struct Note {
 
 /// What became of a request that may share.
 pub enum Share {
-    Lead { flight: Flight<Arc<Error>>, events: Reader<Arc<Error>>, note: Note, place: NotePlace },
-    Follow { events: Reader<Arc<Error>>, note: Note },
+    Lead {
+        flight: Flight<Arc<Error>>,
+        events: Reader<Arc<Error>>,
+        note: Note,
+        place: NotePlace,
+    },
+    Follow {
+        events: Reader<Arc<Error>>,
+        note: Note,
+    },
     /// As many as allowed are shared already.
     Alone,
 }

@@ -12,13 +12,14 @@ use super::error::{Error, Stage};
 use super::generate::Gateway;
 use super::learning::{Lesson, text_bytes};
 use super::production::Started;
+use crate::backends::Kind;
 use crate::cache::prefix::{Chain as Prefix, Warm};
 use crate::domain::blame::Retry;
 use crate::domain::generation::{Ask, Change, Request};
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
 use crate::domain::waiting::Progress;
-use crate::models::{Circumstances, Entry, Loaded, Policy};
+use crate::models::{Circumstances, Entry, Loaded, Normalised, Policy};
 use crate::routing::fallback::{Facts, Patience, Step, Trouble, Why, simplify};
 use crate::scheduler::{self, Runner};
 
@@ -97,7 +98,9 @@ impl Gateway {
         let registry = self.registry();
         let find = || {
             let mut found = registry.having(&step.model);
-            found.retain(|(entry, _)| step.backend.as_deref().is_none_or(|name| name == entry.backend.name() || name == entry.backend.kind().as_str()));
+            found.retain(|(entry, _)| {
+                step.backend.as_deref().is_none_or(|name| name == entry.backend.name() || name == entry.backend.kind().as_str())
+            });
             found
         };
         let mut found = find();
@@ -121,10 +124,11 @@ impl Gateway {
     /// The step's request: made smaller if the step says so, and kept to what the model's policy allows.
     fn prepare(&self, call: &Call, step: &Step, patience: Patience, hosts: Vec<(Arc<Entry>, ModelInfo)>, done: &mut Changed) -> Prepared {
         let parts = self.parts();
-        let (mut ask, simpler) = if step.simplify.is_nothing() { (call.ask.clone(), Vec::new()) } else { simplify(&call.ask, &step.simplify) };
+        let (mut ask, simpler) =
+            if step.simplify.is_nothing() { (call.ask.clone(), Vec::new()) } else { simplify(&call.ask, &step.simplify) };
         let policy = call.settings.policies.of(&step.model);
-        let with = Circumstances { loaded: loaded(&hosts, &step.model), allowance: &call.principal.allowance, now: parts.ledger.clock.now() };
-        let normalised = parts.normaliser.normalise(&hosts[0].1, &mut ask, policy, with);
+        let normalised = self.normalise(call, step, policy, &hosts, &mut ask);
+        normalised.changed.iter().for_each(|change| parts.ledger.metrics.option_changed(&change.field));
         done.changed.extend(simpler.into_iter().chain(normalised.changed));
         let lesson = self.lesson(call, &step.model, &ask);
         let warm = conversation(call, &lesson.chain);
@@ -143,6 +147,14 @@ impl Gateway {
             first_token_within: patience.first_token,
             timeouts,
         }
+    }
+
+    /// Keeps a request to its model's policy, where a server has it: the engine in this process has settings of its own.
+    fn normalise(&self, call: &Call, step: &Step, policy: &Policy, hosts: &[(Arc<Entry>, ModelInfo)], ask: &mut Ask) -> Normalised {
+        let Some((_, model)) = hosts.iter().find(|(entry, _)| entry.backend.kind() == Kind::Ollama) else { return Normalised::default() };
+        let (loaded, now) = (loaded(hosts, &step.model), self.parts().ledger.clock.now());
+        let with = Circumstances { loaded, allowance: &call.principal.allowance, now };
+        self.parts().normaliser.normalise(model, ask, policy, with)
     }
 
     /// The rest of an answer that was cut, on one of these.
@@ -228,6 +240,11 @@ fn trouble(error: &Error) -> Trouble {
 
 /// What stands for the model's content in the key of an answer: the digests of all who have it.
 pub fn digest(hosts: &[(Arc<Entry>, ModelInfo)]) -> Option<String> {
-    let digests: BTreeSet<&str> = hosts.iter().filter_map(|(_, model)| model.digest.as_deref()).collect();
-    (!digests.is_empty()).then(|| digests.into_iter().collect::<Vec<_>>().join("+"))
+    let digests: BTreeSet<String> = hosts.iter().filter_map(|(_, model)| model.digest.clone()).collect();
+    (!digests.is_empty()).then(|| joined(&digests))
+}
+
+/// Several digests as one.
+pub fn joined(digests: &BTreeSet<String>) -> String {
+    digests.iter().map(String::as_str).collect::<Vec<_>>().join("+")
 }

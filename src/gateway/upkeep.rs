@@ -1,6 +1,6 @@
 //! Keeps queue, routing and caches in step with what the backends have in memory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,16 @@ use futures_util::future::join_all;
 use super::generate::Gateway;
 use crate::backends::Kind;
 use crate::domain::id::ModelName;
-use crate::models::Entry;
+use crate::models::{Entry, Pinned};
 use crate::scheduler::BackendView;
 
 /// How often the backends are asked what they have in memory.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether a pinned model has left memory, and whether a model has become another.
+const TIDY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The digests of each model, over all backends.
+type Digests = HashMap<String, BTreeSet<String>>;
 
 impl Gateway {
     /// Looks at the backends for ever; to be run as one supervised task.
@@ -23,6 +28,36 @@ impl Gateway {
             known = self.look(known).await;
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// Brings back pinned models and forgets answers of models that have changed, for ever; to be run as one supervised task.
+    pub async fn tidy(self) {
+        let mut known = HashMap::new();
+        loop {
+            let policies = Arc::new(self.settings().policies.clone());
+            if policies.pins_any() {
+                Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;
+            }
+            known = self.forget_old_models(known).await;
+            tokio::time::sleep(TIDY_INTERVAL).await;
+        }
+    }
+
+    /// Answers of a model that was replaced by another of the same name are given to nobody, and only take room.
+    async fn forget_old_models(&self, known: Digests) -> Digests {
+        let mut now = Digests::new();
+        for view in self.registry().list() {
+            if let Some(digest) = view.model.digest {
+                now.entry(view.model.name.canonical().to_owned()).or_default().insert(digest);
+            }
+        }
+        for (model, digests) in now.iter().filter(|(model, digests)| known.get(*model).is_some_and(|before| before != *digests)) {
+            let (Ok(name), joined) = (ModelName::parse(model), super::steps::joined(digests)) else { continue };
+            if let Err(error) = self.parts().exact.keep_only_digests(&name, vec![joined]).await {
+                tracing::warn!(%error, model, "old answers could not be deleted");
+            }
+        }
+        now
     }
 
     /// Asks every backend once. Those that are gone since are forgotten.

@@ -46,7 +46,8 @@ impl Pinned {
 
     /// One look at all backends, at the same time: loading may take minutes.
     pub async fn look(&self) {
-        let up = self.registry.entries().iter().filter(|entry| entry.backend.kind() == Kind::Ollama && entry.down().is_none());
+        let entries = self.registry.entries();
+        let up = entries.iter().filter(|entry| entry.backend.kind() == Kind::Ollama && entry.down().is_none());
         join_all(up.map(|entry| self.look_at(entry))).await;
     }
 

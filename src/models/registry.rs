@@ -49,7 +49,8 @@ impl Entry {
     pub fn set_resident(&self, resident: Vec<Resident>) -> Vec<ModelName> {
         let before = self.resident.swap(Some(Arc::new(resident))).unwrap_or_default();
         let now = self.resident.load();
-        let stays = |one: &Resident| now.iter().any(|all| all.iter().any(|now| now.model == one.model && now.context_length == one.context_length));
+        let stays =
+            |one: &Resident| now.iter().any(|all| all.iter().any(|now| now.model == one.model && now.context_length == one.context_length));
         before.iter().filter(|one| !stays(one)).map(|one| one.model.clone()).collect()
     }
 

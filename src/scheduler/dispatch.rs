@@ -97,7 +97,8 @@ impl Queue {
     }
 
     fn may_probe(&self, now: At, state: &State) -> bool {
-        let generating = state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
+        let generating =
+            state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
         // Only beside requests that have most of their way before them, or their end would say nothing.
         let young = state.in_flight.iter().all(|id| {
             self.flights.get(id).is_some_and(|flight| {
@@ -244,23 +245,26 @@ impl Queue {
         let runner = lane.runner.clone();
         self.occupy(now, &name, &runner, next, waiter.place.warm);
         let class = waiter.place.class;
-        self.flights.insert(next.id, Flight {
-            backend: name.clone(),
-            runner,
-            lane: next.lane,
-            class,
-            tenant: waiter.place.tenant,
-            key: waiter.key,
-            num_predict: waiter.num_predict,
-            prompt_tokens: waiter.place.prompt_tokens,
-            started: now,
-            first_token: None,
-            service_s: waiter.service_s,
-            charged,
-            loads: next.loads,
-            displaced: false,
-            booked: None,
-        });
+        self.flights.insert(
+            next.id,
+            Flight {
+                backend: name.clone(),
+                runner,
+                lane: next.lane,
+                class,
+                tenant: waiter.place.tenant,
+                key: waiter.key,
+                num_predict: waiter.num_predict,
+                prompt_tokens: waiter.place.prompt_tokens,
+                started: now,
+                first_token: None,
+                service_s: waiter.service_s,
+                charged,
+                loads: next.loads,
+                displaced: false,
+                booked: None,
+            },
+        );
         self.granted(Grant { id: next.id, backend: name, class, waited, loads: next.loads, lifted: next.turn.lifted });
     }
 

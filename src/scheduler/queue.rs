@@ -31,7 +31,11 @@ const LANE_REST: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
     Granted(Grant),
-    Refused { id: Id, class: Priority, refusal: Refusal },
+    Refused {
+        id: Id,
+        class: Priority,
+        refusal: Refusal,
+    },
     /// A running request is to give up its slot.
     Displace(Id),
 }
@@ -276,19 +280,22 @@ impl Queue {
             class.mean_s.add(service);
             class.pace.add(float(forecast.cost) / service);
         }
-        self.enter(id, Waiter {
-            request: entry.request.clone(),
-            lane,
-            place,
-            key: entry.key.clone(),
-            num_predict: entry.num_predict,
-            deadline,
-            expires,
-            bytes: entry.bytes,
-            candidates: entry.candidates.clone(),
-            service_s: forecast.service_s,
-            expected_s: forecast.wait_s,
-        });
+        self.enter(
+            id,
+            Waiter {
+                request: entry.request.clone(),
+                lane,
+                place,
+                key: entry.key.clone(),
+                num_predict: entry.num_predict,
+                deadline,
+                expires,
+                bytes: entry.bytes,
+                candidates: entry.candidates.clone(),
+                service_s: forecast.service_s,
+                expected_s: forecast.wait_s,
+            },
+        );
         Outlook { wait_s: forecast.wait_s.map(|wait| wait * forecast.factor), service_s: forecast.service_s }
     }
 
@@ -366,7 +373,9 @@ impl Queue {
 
     /// An urgent request takes the slot of a lower one that has given nothing yet, if that is wanted.
     fn displace_running(&mut self, id: Id) {
-        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else { return };
+        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else {
+            return;
+        };
         let Some(lane) = self.lanes.get(&waiter.lane) else { return };
         let there = |flight: &Flight| flight.runner == lane.runner && lane.backends.contains(&flight.backend);
         let free = |flight: &Flight| flight.class < Priority::Urgent && flight.first_token.is_none() && flight.booked.is_none();

@@ -6,11 +6,11 @@
 //! [`ALL`] is the same list for documents and tests. Nothing here reads a clock or the machine: callers bring their figures.
 
 pub mod answers;
-mod limits;
 mod auth;
-mod routing;
 mod guard;
+mod limits;
 mod queue;
+mod routing;
 mod semantic;
 
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use routing::BreakerState;
 pub use guard::Truncation;
+pub use routing::BreakerState;
 
 use super::exposition::{MetricSpec, Registry};
 use super::labels::{BoundedSet, Dropped, Operation, Outcome, Route};

@@ -46,6 +46,9 @@ fn authorisation() {
         let _ = writeln!(text, "| {} | `{}` | {} |", rule.method, rule.path, rule.needs.in_words());
     }
     check("docs/authorisation.md", &text);
+}
+
+#[test]
 fn fallback() {
     let mut text = "# Fallback\n\nA model name may stand for an ordered chain of models: `[[routing.alias]]` in the configuration. A request says itself what it \
         wants of it: `fallback: true` (as configured), `false` (nothing but the first step; refuse instead), or a list of models to try in turn.\n\n\

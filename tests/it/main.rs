@@ -11,8 +11,8 @@ mod embedded;
 mod faults;
 mod generate;
 mod input;
-mod limits;
 mod keys;
+mod limits;
 #[cfg(feature = "embedded")]
 mod lm;
 mod ops;

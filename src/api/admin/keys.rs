@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::api::body;
-use crate::api::fields::{FieldProblem, Fields};
+use crate::api::fields::{FieldProblem, Fields, object};
 use crate::api::problem::Problem;
 use crate::api::state::State;
 use crate::auth::{self, Change, Key};
@@ -181,7 +181,7 @@ pub async fn create(From(state): From<State>, body: Body) -> Result<(StatusCode,
     if !fields.has_problem_with("name") && change.name.is_none() {
         fields.problem("name", "the name of the key", "nothing");
     }
-    done(fields)?;
+    fields.done().map_err(Problem::fields)?;
     let made = state.keys.create(change.into_terms()).await?;
     Ok((StatusCode::CREATED, Json(shown(&state, made))))
 }
@@ -207,7 +207,7 @@ pub async fn show(From(state): From<State>, Path(id): Path<String>) -> Result<Js
 pub async fn update(From(state): From<State>, Path(id): Path<String>, body: Body) -> Result<Json<KeyView>, Problem> {
     let mut fields = fields(&state, body).await?;
     let change = change(&mut fields);
-    done(fields)?;
+    fields.done().map_err(Problem::fields)?;
     Ok(Json(KeyView::of(state.keys.update(&id, change).await?, state.clock.unix_ms())))
 }
 
@@ -234,7 +234,7 @@ pub async fn revoke(From(state): From<State>, Path(id): Path<String>) -> Result<
 pub async fn rotate(From(state): From<State>, Path(id): Path<String>, body: Body) -> Result<Json<NewKey>, Problem> {
     let mut fields = fields(&state, body).await?;
     let grace = fields.read("grace", "a span of time such as \"1h\"", |value| span::parse(value.as_str()?).ok());
-    done(fields)?;
+    fields.done().map_err(Problem::fields)?;
     let made = state.keys.rotate(&id, grace.unwrap_or(Duration::ZERO)).await?;
     Ok(Json(shown(&state, made)))
 }
@@ -249,11 +249,7 @@ async fn fields(state: &State, body: Body) -> Result<Fields, Problem> {
     if body.is_empty() {
         return Ok(Fields::new(Map::new()));
     }
-    match serde_json::from_slice(&body) {
-        Ok(Value::Object(map)) => Ok(Fields::new(map)),
-        Ok(_) => Err(Problem::new("malformed_body", "the body is JSON, but not an object")),
-        Err(error) => Err(Problem::new("malformed_body", format!("the body is not JSON: {error}"))),
-    }
+    Ok(Fields::new(object(&body)?))
 }
 
 const PRIORITIES: &str = "\"batch\", \"low\", \"normal\", \"high\" or \"urgent\"";
@@ -288,27 +284,6 @@ fn allowance(fields: &mut Fields) -> Option<Allowance> {
         }
     }
     serde_json::from_value(Value::Object(whole)).ok()
-}
-
-/// Fields that nobody reads are wrong here: a bound that was misspelt must not be taken for one.
-fn done(fields: Fields) -> Result<(), Problem> {
-    let rest = fields.rest().map_err(Problem::fields)?;
-    let unknown =
-        |(name, value): (String, Value)| FieldProblem { field: name, takes: "nothing: there is no such field".into(), got: kind(&value) };
-    let unknown: Vec<FieldProblem> = rest.into_iter().map(unknown).collect();
-    if unknown.is_empty() { Ok(()) } else { Err(Problem::fields(unknown)) }
-}
-
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-    .to_owned()
 }
 
 impl std::convert::From<auth::Error> for Problem {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::api::fields::{FieldProblem, Fields};
+use crate::api::fields::{FieldProblem, Fields, object};
 use crate::api::problem::Problem;
 use crate::domain::generation::{Ask, Control, Dialect, Draft, Format, KeepAlive, Prompt, Think};
 use crate::domain::id::{ModelName, RequestId};
@@ -23,19 +23,6 @@ const MAX_SESSION_BYTES: usize = 256;
 pub fn draft(id: RequestId, principal: Arc<Principal>, body: &[u8], accepts_events: bool) -> Result<Draft, Problem> {
     let fields = Fields::new(object(body)?);
     read(id, principal, fields, accepts_events).map_err(Problem::fields)
-}
-
-fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
-    let malformed = |detail: String| Problem::new("malformed_body", detail);
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(malformed("the body is empty".into()));
-    }
-    let text = str::from_utf8(body).map_err(|e| malformed(format!("the body is not UTF-8: the byte at {} is wrong", e.valid_up_to())))?;
-    match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(malformed("the body is JSON, but not an object".into())),
-        Err(error) => Err(malformed(format!("the body is not JSON: {error}"))),
-    }
 }
 
 fn read(id: RequestId, principal: Arc<Principal>, mut fields: Fields, accepts_events: bool) -> Result<Draft, Vec<FieldProblem>> {

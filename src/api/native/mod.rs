@@ -3,5 +3,5 @@
 pub mod convert;
 pub mod envelope;
 pub mod handlers;
-mod stream;
+pub mod stream;
 pub mod types;

@@ -58,6 +58,7 @@ error_kinds! {
     Failed = "failed",
     Protocol = "protocol",
     Stalled = "stalled",
+    Wedged = "wedged",
     Closed = "closed",
 }
 

@@ -311,7 +311,8 @@ impl World {
         if !server.loaded.contains(&runner) {
             server.loads += 1;
             begin += s(server.load_s);
-            let idle = |r: &Runner, at: &HashMap<Runner, (Vec<Id>, VecDeque<Id>)>| at.get(r).is_none_or(|(a, w)| a.is_empty() && w.is_empty());
+            let idle =
+                |r: &Runner, at: &HashMap<Runner, (Vec<Id>, VecDeque<Id>)>| at.get(r).is_none_or(|(a, w)| a.is_empty() && w.is_empty());
             if let Some(other) = server.loaded.iter().position(|r| r.model == runner.model) {
                 assert!(idle(&server.loaded[other], &server.at_work), "another shape was asked for while one was in use");
                 server.loaded.remove(other);
