@@ -154,12 +154,7 @@ pub const TABLE: &[Row] = &[
         "No slot fell free in time",
         "Try again later, allow more time in `deadline_ms`, or raise `queue.patience`.",
     ),
-    row(
-        "displaced",
-        StatusCode::SERVICE_UNAVAILABLE,
-        "An urgent request took the place",
-        "Try again after `retry-after` seconds.",
-    ),
+    row("displaced", StatusCode::SERVICE_UNAVAILABLE, "An urgent request took the place", "Try again after `retry-after` seconds."),
     row(
         "no_backend",
         StatusCode::SERVICE_UNAVAILABLE,

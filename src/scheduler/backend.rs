@@ -114,7 +114,8 @@ impl Backend {
     pub(super) fn loads(&mut self, runner: &Runner) {
         let mut kept: BTreeSet<Arc<str>> = self.busy().map(|(busy, _)| busy.model.clone()).collect();
         kept.insert(runner.model.clone());
-        let mut idle: Vec<(At, Runner)> = self.runners.iter().filter(|(_, s)| s.resident && s.busy() == 0).map(|(r, s)| (s.used, r.clone())).collect();
+        let mut idle: Vec<(At, Runner)> =
+            self.runners.iter().filter(|(_, s)| s.resident && s.busy() == 0).map(|(r, s)| (s.used, r.clone())).collect();
         idle.sort_by(|a, b| b.0.cmp(&a.0));
         for (_, other) in idle.into_iter().filter(|(_, other)| other != runner) {
             let mut with = kept.clone();

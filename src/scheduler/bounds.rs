@@ -75,7 +75,10 @@ mod tests {
         assert_eq!(in_time(NOW, &outlook, s(5), None), Ok(()));
         assert_eq!(in_time(NOW, &outlook, s(3), None), Err(Refusal::TooLate { eta: s(5), retry_after: s(2) }));
         assert_eq!(in_time(NOW, &outlook, s(60), Some(s(108))), Ok(()));
-        assert_eq!(in_time(NOW, &outlook, s(60), Some(s(107))), Err(Refusal::TooLate { eta: s(5), retry_after: Duration::from_millis(500) }));
+        assert_eq!(
+            in_time(NOW, &outlook, s(60), Some(s(107))),
+            Err(Refusal::TooLate { eta: s(5), retry_after: Duration::from_millis(500) })
+        );
         assert!(in_time(NOW, &outlook, s(60), Some(s(1))).is_err(), "a deadline that passed");
     }
 

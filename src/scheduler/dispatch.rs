@@ -97,7 +97,8 @@ impl Queue {
     }
 
     fn may_probe(&self, now: At, state: &State) -> bool {
-        let generating = state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
+        let generating =
+            state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
         // Only beside requests that have most of their way before them, or their end would say nothing.
         let young = state.in_flight.iter().all(|id| {
             self.flights.get(id).is_some_and(|flight| {
@@ -129,16 +130,19 @@ impl Queue {
 
     /// Which models the backend is to be free of, and which it may load.
     pub(super) fn plan(&self, now: At, name: &Arc<str>, backend: &Backend) -> Plan {
+        let there = |lane: &Lane| backend.runners.get(&lane.runner).is_some_and(|state| state.resident || state.busy() > 0);
+        if backend.lanes.iter().filter_map(|id| self.lanes.get(id)).all(there) {
+            return Plan::default();
+        }
         let mut claims: Vec<(&Runner, Claim)> = Vec::new();
         let mut waiting: Vec<(&Runner, Priority)> = Vec::new();
         for lane in backend.lanes.iter().filter_map(|id| self.lanes.get(id)) {
-            let there = backend.runners.get(&lane.runner).is_some_and(|state| state.resident || state.busy() > 0);
             let Some(class) = lane.highest() else { continue };
             // What cannot come here claims nothing here.
             if lane.pick(now, &self.config, &[], Duration::ZERO, |id| self.takes(now, name, backend, lane, id)).is_none() {
                 continue;
             }
-            if there {
+            if there(lane) {
                 waiting.push((&lane.runner, class));
             } else if self.worth_loading(name, backend, lane) {
                 claims.push((&lane.runner, claim(backend, lane, class)));
@@ -244,23 +248,26 @@ impl Queue {
         let runner = lane.runner.clone();
         self.occupy(now, &name, &runner, next, waiter.place.warm);
         let class = waiter.place.class;
-        self.flights.insert(next.id, Flight {
-            backend: name.clone(),
-            runner,
-            lane: next.lane,
-            class,
-            tenant: waiter.place.tenant,
-            key: waiter.key,
-            num_predict: waiter.num_predict,
-            prompt_tokens: waiter.place.prompt_tokens,
-            started: now,
-            first_token: None,
-            service_s: waiter.service_s,
-            charged,
-            loads: next.loads,
-            displaced: false,
-            booked: None,
-        });
+        self.flights.insert(
+            next.id,
+            Flight {
+                backend: name.clone(),
+                runner,
+                lane: next.lane,
+                class,
+                tenant: waiter.place.tenant,
+                key: waiter.key,
+                num_predict: waiter.num_predict,
+                prompt_tokens: waiter.place.prompt_tokens,
+                started: now,
+                first_token: None,
+                service_s: waiter.service_s,
+                charged,
+                loads: next.loads,
+                displaced: false,
+                booked: None,
+            },
+        );
         self.granted(Grant { id: next.id, backend: name, class, waited, loads: next.loads, lifted: next.turn.lifted });
     }
 

@@ -76,7 +76,11 @@ impl Queue {
         let leaves = |held_runner: &Runner| {
             let Some(state) = backend.runners.get(held_runner) else { return 0.0 };
             let drain = self.busy_s(now, state).into_iter().fold(0.0, f64::max);
-            if held.contains(held_runner) || !self.waits_for(backend, held_runner) { drain } else { self.stays_s(now, state, load).max(drain) }
+            if held.contains(held_runner) || !self.waits_for(backend, held_runner) {
+                drain
+            } else {
+                self.stays_s(now, state, load).max(drain)
+            }
         };
         way.iter().map(leaves).fold(0.0, f64::max) + load
     }

@@ -104,7 +104,14 @@ impl Lane {
     }
 
     /// Who goes next among those that `takes` accepts, and by what right. `recent`: prefixes that are warm, the freshest first.
-    pub(super) fn pick(&self, now: At, config: &Config, recent: &[u64], margin: Duration, takes: impl Fn(Id) -> bool) -> Option<(Id, Turn)> {
+    pub(super) fn pick(
+        &self,
+        now: At,
+        config: &Config,
+        recent: &[u64],
+        margin: Duration,
+        takes: impl Fn(Id) -> bool,
+    ) -> Option<(Id, Turn)> {
         let turn = self.turns.next(now, &self.oldest(), &config.max_wait, |_| margin)?;
         let of = |class: &Class| class.next(now, recent, &takes);
         if turn.lifted {

@@ -31,7 +31,11 @@ const LANE_REST: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
     Granted(Grant),
-    Refused { id: Id, class: Priority, refusal: Refusal },
+    Refused {
+        id: Id,
+        class: Priority,
+        refusal: Refusal,
+    },
     /// A running request is to give up its slot.
     Displace(Id),
 }
@@ -99,7 +103,7 @@ pub(super) struct Queue {
     pub config: Config,
     pub backends: BTreeMap<Arc<str>, Backend>,
     pub lanes: HashMap<LaneId, Lane>,
-    named: HashMap<(Runner, Vec<Arc<str>>), LaneId>,
+    named: HashMap<Runner, Vec<(Vec<Arc<str>>, LaneId)>>,
     pub waiters: HashMap<Id, Waiter>,
     pub flights: HashMap<Id, Flight>,
     /// Those that wait, for each class in the order in which they came.
@@ -276,19 +280,22 @@ impl Queue {
             class.mean_s.add(service);
             class.pace.add(float(forecast.cost) / service);
         }
-        self.enter(id, Waiter {
-            request: entry.request.clone(),
-            lane,
-            place,
-            key: entry.key.clone(),
-            num_predict: entry.num_predict,
-            deadline,
-            expires,
-            bytes: entry.bytes,
-            candidates: entry.candidates.clone(),
-            service_s: forecast.service_s,
-            expected_s: forecast.wait_s,
-        });
+        self.enter(
+            id,
+            Waiter {
+                request: entry.request.clone(),
+                lane,
+                place,
+                key: entry.key.clone(),
+                num_predict: entry.num_predict,
+                deadline,
+                expires,
+                bytes: entry.bytes,
+                candidates: entry.candidates.clone(),
+                service_s: forecast.service_s,
+                expected_s: forecast.wait_s,
+            },
+        );
         Outlook { wait_s: forecast.wait_s.map(|wait| wait * forecast.factor), service_s: forecast.service_s }
     }
 
@@ -366,7 +373,9 @@ impl Queue {
 
     /// An urgent request takes the slot of a lower one that has given nothing yet, if that is wanted.
     fn displace_running(&mut self, id: Id) {
-        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else { return };
+        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else {
+            return;
+        };
         let Some(lane) = self.lanes.get(&waiter.lane) else { return };
         let there = |flight: &Flight| flight.runner == lane.runner && lane.backends.contains(&flight.backend);
         let free = |flight: &Flight| flight.class < Priority::Urgent && flight.first_token.is_none() && flight.booked.is_none();
@@ -381,8 +390,8 @@ impl Queue {
     }
 
     fn lane(&mut self, now: At, runner: &Runner, backends: &[Arc<str>]) -> Result<LaneId, Refusal> {
-        let name = (runner.clone(), backends.to_vec());
-        if let Some(&id) = self.named.get(&name) {
+        let known = self.named.get(runner).and_then(|lanes| lanes.iter().find(|(names, _)| names == backends));
+        if let Some(&(_, id)) = known {
             return Ok(id);
         }
         if self.lanes.len() >= MOST_LANES {
@@ -392,10 +401,10 @@ impl Queue {
             return Err(Refusal::Full { ahead: self.waiters.len(), retry_after: Duration::from_secs(1) });
         }
         self.last += 1;
-        let mut lane = Lane::new(name.0.clone(), name.1.clone());
+        let mut lane = Lane::new(runner.clone(), backends.to_vec());
         lane.used = now;
         self.lanes.insert(self.last, lane);
-        self.named.insert(name, self.last);
+        self.named.entry(runner.clone()).or_default().push((backends.to_vec(), self.last));
         Ok(self.last)
     }
 
@@ -406,7 +415,10 @@ impl Queue {
         }
         self.lanes.retain(|_, lane| !stale(lane));
         let lanes = &self.lanes;
-        self.named.retain(|_, id| lanes.contains_key(id));
+        self.named.retain(|_, named| {
+            named.retain(|(_, id)| lanes.contains_key(id));
+            !named.is_empty()
+        });
     }
 
     /// Replaces what was charged by what it really was.

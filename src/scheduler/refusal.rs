@@ -38,7 +38,9 @@ impl Refusal {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match *self {
-            Self::Full { retry_after, .. } | Self::TooLate { retry_after, .. } | Self::Displaced { retry_after } => Retry::After(retry_after),
+            Self::Full { retry_after, .. } | Self::TooLate { retry_after, .. } | Self::Displaced { retry_after } => {
+                Retry::After(retry_after)
+            }
             Self::Expired { .. } | Self::NoBackend => Retry::Elsewhere,
         }
     }

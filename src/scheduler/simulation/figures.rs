@@ -136,8 +136,6 @@ fn overload(times: f64, slots: u32, within_s: f64, seed: u64) -> (f64, f64, usiz
         at += dice.exponential(1.0 / (capacity * times));
     }
     world.run();
-    let late = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came > s(within_s))).len();
-    println!("late {late} of {}, expired {}", world.done().len(), of(&world, |r| matches!(r.outcome, super::world::Outcome::Refused(_))).len());
     let in_time = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came <= s(within_s))).len();
     let refused = world.refused_at_once.len();
     (float(in_time as u64) / (capacity * 60.0), float(refused as u64) / float(offered), in_time)
@@ -162,11 +160,15 @@ fn r4_backlogged_tenants_get_the_same_tokens() {
     world.until = s(600.0);
     let mut dice = Dice::new(4);
     let mut lengths = dice.clone();
-    world.again = Some(Box::new(move |record| Some((0.0, Job { tokens: 1 + lengths.below(2 * record.job.tokens.max(4)), ..record.job.clone() }))));
+    world.again =
+        Some(Box::new(move |record| Some((0.0, Job { tokens: 1 + lengths.below(2 * record.job.tokens.max(4)), ..record.job.clone() }))));
     for n in 0..5_u64 {
         // Very different lengths, and one with ten times as many clients.
         for _ in 0..if n == 0 { 40 } else { 4 } {
-            world.come(s(0.001 * float(dice.below(100))), Job { tenant: format!("t{n}").into(), tokens: 10 << n, prompt: 10, ..Job::new(&on(&["x"])) });
+            world.come(
+                s(0.001 * float(dice.below(100))),
+                Job { tenant: format!("t{n}").into(), tokens: 10 << n, prompt: 10, ..Job::new(&on(&["x"])) },
+            );
         }
     }
     world.run();
@@ -231,7 +233,6 @@ fn r7_the_expected_wait_comes_out() {
     let ratio: Vec<f64> = judged.iter().map(|r| r.eta_s.unwrap_or_default().max(0.01) / r.wait_s()).collect();
     let error = percentile(ratio.iter().map(|ratio| (ratio - 1.0).abs()).collect(), 50);
     let within = float(ratio.iter().filter(|&&r| (0.5..=2.0).contains(&r)).count() as u64) / float(ratio.len() as u64);
-    println!("{:?}", [5, 10, 25, 50, 75, 90, 95].map(|p| percentile(ratio.clone(), p)));
     println!("R7 {} waits: median error {error:.3}, within twofold {within:.3}", ratio.len());
     assert!(ratio.len() > 500 && error <= 0.25 && within >= 0.9, "{error}, {within} of {}", ratio.len());
 }
