@@ -130,16 +130,19 @@ impl Queue {
 
     /// Which models the backend is to be free of, and which it may load.
     pub(super) fn plan(&self, now: At, name: &Arc<str>, backend: &Backend) -> Plan {
+        let there = |lane: &Lane| backend.runners.get(&lane.runner).is_some_and(|state| state.resident || state.busy() > 0);
+        if backend.lanes.iter().filter_map(|id| self.lanes.get(id)).all(there) {
+            return Plan::default();
+        }
         let mut claims: Vec<(&Runner, Claim)> = Vec::new();
         let mut waiting: Vec<(&Runner, Priority)> = Vec::new();
         for lane in backend.lanes.iter().filter_map(|id| self.lanes.get(id)) {
-            let there = backend.runners.get(&lane.runner).is_some_and(|state| state.resident || state.busy() > 0);
             let Some(class) = lane.highest() else { continue };
             // What cannot come here claims nothing here.
             if lane.pick(now, &self.config, &[], Duration::ZERO, |id| self.takes(now, name, backend, lane, id)).is_none() {
                 continue;
             }
-            if there {
+            if there(lane) {
                 waiting.push((&lane.runner, class));
             } else if self.worth_loading(name, backend, lane) {
                 claims.push((&lane.runner, claim(backend, lane, class)));

@@ -103,7 +103,7 @@ pub(super) struct Queue {
     pub config: Config,
     pub backends: BTreeMap<Arc<str>, Backend>,
     pub lanes: HashMap<LaneId, Lane>,
-    named: HashMap<(Runner, Vec<Arc<str>>), LaneId>,
+    named: HashMap<Runner, Vec<(Vec<Arc<str>>, LaneId)>>,
     pub waiters: HashMap<Id, Waiter>,
     pub flights: HashMap<Id, Flight>,
     /// Those that wait, for each class in the order in which they came.
@@ -390,8 +390,8 @@ impl Queue {
     }
 
     fn lane(&mut self, now: At, runner: &Runner, backends: &[Arc<str>]) -> Result<LaneId, Refusal> {
-        let name = (runner.clone(), backends.to_vec());
-        if let Some(&id) = self.named.get(&name) {
+        let known = self.named.get(runner).and_then(|lanes| lanes.iter().find(|(names, _)| names == backends));
+        if let Some(&(_, id)) = known {
             return Ok(id);
         }
         if self.lanes.len() >= MOST_LANES {
@@ -401,10 +401,10 @@ impl Queue {
             return Err(Refusal::Full { ahead: self.waiters.len(), retry_after: Duration::from_secs(1) });
         }
         self.last += 1;
-        let mut lane = Lane::new(name.0.clone(), name.1.clone());
+        let mut lane = Lane::new(runner.clone(), backends.to_vec());
         lane.used = now;
         self.lanes.insert(self.last, lane);
-        self.named.insert(name, self.last);
+        self.named.entry(runner.clone()).or_default().push((backends.to_vec(), self.last));
         Ok(self.last)
     }
 
@@ -415,7 +415,10 @@ impl Queue {
         }
         self.lanes.retain(|_, lane| !stale(lane));
         let lanes = &self.lanes;
-        self.named.retain(|_, id| lanes.contains_key(id));
+        self.named.retain(|_, named| {
+            named.retain(|(_, id)| lanes.contains_key(id));
+            !named.is_empty()
+        });
     }
 
     /// Replaces what was charged by what it really was.

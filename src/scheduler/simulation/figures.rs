@@ -239,7 +239,6 @@ fn r7_the_expected_wait_comes_out() {
     let ratio: Vec<f64> = judged.iter().map(|r| r.eta_s.unwrap_or_default().max(0.01) / r.wait_s()).collect();
     let error = percentile(ratio.iter().map(|ratio| (ratio - 1.0).abs()).collect(), 50);
     let within = float(ratio.iter().filter(|&&r| (0.5..=2.0).contains(&r)).count() as u64) / float(ratio.len() as u64);
-    println!("{:?}", [5, 10, 25, 50, 75, 90, 95].map(|p| percentile(ratio.clone(), p)));
     println!("R7 {} waits: median error {error:.3}, within twofold {within:.3}", ratio.len());
     assert!(ratio.len() > 500 && error <= 0.25 && within >= 0.9, "{error}, {within} of {}", ratio.len());
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::estimate::float;
 use super::world::{Job, Outcome, Server, Servers, World};
 use super::{Dice, s};
 use crate::domain::generation::Priority;
@@ -14,9 +15,9 @@ fn seeds() -> u64 {
 
 fn world(dice: &mut Dice) -> World {
     let config = Config {
-        max_waiting: 3 + usize::try_from(dice.below(20)).expect("small"),
+        max_waiting: 2 + usize::try_from(dice.below(10)).expect("small"),
         displace_running: dice.chance(0.3),
-        patience: s(5.0 + dice.exponential(20.0)),
+        patience: s(2.0 + dice.exponential(3.0)),
         ..Config::default()
     };
     let names = ["x", "y"];
@@ -62,9 +63,10 @@ fn job(dice: &mut Dice, names: &[Arc<str>]) -> Job {
 fn one(seed: u64) {
     let mut dice = Dice::new(seed);
     let mut world = world(&mut dice);
+    world.tick = s(0.2);
     let names: Vec<Arc<str>> = world.servers.keys().cloned().collect();
     let mut at = 0.0;
-    for _ in 0..8 + dice.below(24) {
+    for _ in 0..4 + dice.below(11) {
         at += dice.exponential(0.15);
         let job = job(&mut dice, &names);
         world.come(s(at), job);
@@ -74,7 +76,7 @@ fn one(seed: u64) {
     for record in world.records.values() {
         assert!(!matches!(record.outcome, Outcome::Waiting | Outcome::Running), "seed {seed}: {record:?} never ended");
         let waited = record.granted.or(record.ended).map_or(0.0, |at| (at - record.came).as_secs_f64());
-        assert!(waited <= patience + 0.03, "seed {seed}: waited {waited} s of {patience} s");
+        assert!(waited <= patience + 0.21, "seed {seed}: waited {waited} s of {patience} s");
     }
     assert!(world.queue.waiters.is_empty() && world.queue.flights.is_empty(), "seed {seed}: something is left");
     assert_eq!(world.queue.bytes, 0, "seed {seed}");
@@ -88,50 +90,48 @@ fn in_a_hundred_thousand_worlds_nothing_is_lost_doubled_or_sent_too_early() {
 }
 
 /// The lowest class beside a full load of the highest: no request of it waits longer than its class's longest wait and what the
-/// requests in the slots then still need.
-fn starving(seed: u64) {
+/// request in the slot then still needs.
+fn starving(seed: u64) -> usize {
     let mut dice = Dice::new(seed);
     let slots = 1 + dice.below(3);
-    let longest = 2.0 + dice.exponential(6.0);
-    let max_wait = MaxWait { batch: s(longest), urgent: s(600.0), ..MaxWait::default() };
-    let mut config = Config { max_wait, ..Config::default() };
-    // The promise must hold by the lifts alone.
+    let longest = 0.3 + dice.exponential(0.4);
+    let mut config = Config { max_wait: MaxWait { batch: s(longest), ..MaxWait::default() }, ..Config::default() };
+    // In half of the worlds the promise must hold by the lifts alone.
     config.shares.batch = u8::from(dice.chance(0.5)) * 2;
     let view = BackendView { slots: u32::try_from(slots).ok(), available: true, ..BackendView::default() };
-    let server = Server { slots: usize::try_from(slots).expect("small"), ..Server::default() };
+    let server = Server { slots: usize::try_from(slots).expect("small"), load_s: 0.0, ..Server::default() };
     let mut world = World::new(config, vec![("x", server, view)]);
-    world.strict = false;
-    world.until = s(40.0);
+    (world.strict, world.tick, world.until) = (false, s(0.2), s(4.0));
     let on = Arc::new(Servers(vec!["x".into()]));
-    let (least, spread) = (5 + dice.below(40), 1 + dice.below(60));
+    let (least, spread) = (5 + dice.below(8), 1 + dice.below(8));
     let mut lengths = dice.clone();
-    let urgent = Job { class: Priority::Urgent, tenant: "top".into(), tokens: least, ..Job::new(&on) };
+    let urgent = Job { class: Priority::Urgent, tenant: "top".into(), tokens: least, bounded: dice.chance(0.5), ..Job::new(&on) };
     for n in 0..slots * 3 {
-        world.come(s(0.01 * super::super::estimate::float(n)), urgent.clone());
+        world.come(s(0.01 * float(n)), urgent.clone());
     }
     world.again = Some(Box::new(move |record| {
         (record.job.class == Priority::Urgent).then(|| (0.0, Job { tokens: least + lengths.below(spread), ..record.job.clone() }))
     }));
-    let mut at = dice.exponential(3.0);
-    while at < 30.0 {
+    let service = 0.04 + 0.015 * float(least + spread);
+    // No more of it than every second turn can serve.
+    let mut at = dice.exponential(0.5);
+    while at < 3.5 {
         world.come(s(at), Job { class: Priority::Batch, tenant: "low".into(), tokens: 10, ..Job::new(&on) });
-        at += longest + dice.exponential(4.0);
+        at += longest + 2.0 * service + dice.exponential(0.5);
     }
     world.run();
-    let service = 0.02 + 0.02 + 0.015 * super::super::estimate::float(least + spread) + 1.5 / longest;
-    for record in world.records.values().filter(|record| record.job.class == Priority::Batch) {
-        let left = record.granted.unwrap_or(world.until);
-        let waited = (left - record.came).as_secs_f64();
-        let bound = longest + 2.0 * service;
-        assert!(waited <= bound || left == world.until, "seed {seed}: batch waited {waited:.2} s of {longest:.2} s + {service:.2} s");
+    let batch = world.records.values().filter(|record| record.job.class == Priority::Batch);
+    for record in batch {
+        let waited = (record.granted.unwrap_or(world.until) - record.came).as_secs_f64();
+        assert!(waited <= longest + service, "seed {seed}: batch waited {waited:.2} s of {longest:.2} s + {service:.2} s");
     }
+    world.lifts
 }
 
 #[test]
 fn the_lowest_class_never_waits_longer_than_its_stated_maximum() {
-    for seed in 0..seeds() / 20 {
-        starving(seed);
-    }
+    let lifts: usize = (0..seeds()).map(starving).sum();
+    assert!(lifts as u64 > seeds() / 10, "the promise was hardly put to the test: {lifts} lifts");
 }
 
 #[test]

@@ -166,6 +166,8 @@ pub(crate) struct World {
     /// Whether the world looks after the rules at every step.
     pub strict: bool,
     pub lifts: usize,
+    /// How often the queue looks at the time.
+    pub tick: Duration,
 }
 
 /// After how many seconds the client of a request that has ended asks what next.
@@ -192,6 +194,7 @@ impl World {
             until: Duration::from_hours(24),
             strict: true,
             lifts: 0,
+            tick: Duration::from_millis(20),
         }
     }
 
@@ -206,12 +209,13 @@ impl World {
     }
 
     pub(crate) fn run(&mut self) {
-        self.at(self.now + Duration::from_millis(20), Event::Tick);
+        self.at(self.now + self.tick, Event::Tick);
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at > self.until {
                 break;
             }
             self.now = at;
+            let looks = self.strict && event != Event::Tick;
             match event {
                 Event::Come(n) => self.arrive(n),
                 Event::First(id) => self.first(id),
@@ -221,7 +225,7 @@ impl World {
                 Event::Tick => self.tick(),
             }
             self.effects();
-            if self.strict {
+            if looks {
                 self.check();
             }
         }
@@ -230,7 +234,7 @@ impl World {
     fn tick(&mut self) {
         self.queue.tick(self.now);
         if !self.events.is_empty() || self.queue.awaits_time() {
-            self.at(self.now + Duration::from_millis(20), Event::Tick);
+            self.at(self.now + self.tick, Event::Tick);
         }
     }
 
