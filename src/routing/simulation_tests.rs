@@ -169,7 +169,8 @@ fn one_killed_every_five_seconds(n: usize, at_us: u64) -> Health {
 fn with_one_of_three_killed_every_five_seconds_nearly_all_succeed() {
     let (mut offered, mut failed, mut late) = (0, 0, [0; 3]);
     for seed in 0..SEEDS {
-        for per_second in [20.0, 100.0, 200.0] {
+        // What one backend can do alone is 160 a second: beyond it what piles up there is more than the budget of retries.
+        for per_second in [20.0, 100.0, 140.0] {
             let tally = World::new(seed, one_killed_every_five_seconds).arrivals(per_second, 60);
             assert_eq!(tally.offered, tally.succeeded + tally.failed, "none is lost");
             for row in &tally.by_second[30..] {
