@@ -194,9 +194,13 @@ impl Gateway {
         }
     }
 
-    /// Asks the process to read its configuration again (SIGHUP). Whether it is still there afterwards.
-    pub fn hang_up(&mut self) -> bool {
-        self.process.as_mut().is_some_and(Process::hang_up)
+    /// Asks the process to read its configuration again (SIGHUP). Whether it takes the signal.
+    pub fn hang_up(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::hang_up)
+    }
+
+    pub fn lives(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::lives)
     }
 
     pub fn log(&self) -> String {
