@@ -51,11 +51,17 @@ impl Process {
         drop(self.child.wait());
     }
 
-    /// Sends SIGHUP. Whether the process is still there a moment later.
-    pub fn hang_up(&mut self) -> bool {
-        let sent = Command::new("kill").arg("-HUP").arg(self.child.id().to_string()).stderr(Stdio::null()).status();
-        std::thread::sleep(Duration::from_millis(50));
-        sent.is_ok_and(|status| status.success()) && matches!(self.child.try_wait(), Ok(None))
+    pub fn lives(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends SIGHUP, if the process has a use for it: it would end any other. Whether it was sent.
+    pub fn hang_up(&self) -> bool {
+        let pid = self.child.id();
+        if !catches_hang_up(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()) {
+            return false;
+        }
+        Command::new("kill").arg("-HUP").arg(pid.to_string()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
     /// CPU time of the process, its threads and its children so far.
@@ -82,6 +88,12 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whether a process has a handler of its own for signal 1, by its `/proc/<pid>/status`.
+fn catches_hang_up(status: &str) -> bool {
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// A process and its descendants.
@@ -171,6 +183,12 @@ mod tests {
         std::thread::spawn(|| burn(Duration::from_millis(150))).join().expect("no panic");
         let used = read().since(before);
         assert!(used >= Duration::from_millis(120), "{used:?}");
+    }
+
+    #[test]
+    fn a_signal_that_would_end_a_process_is_not_sent() {
+        assert!(catches_hang_up("Name:\tx\nSigCgt:\t0000000000004443\n"));
+        assert!(!catches_hang_up("SigCgt:\t0000000000004442\n") && !catches_hang_up(""));
     }
 
     #[test]

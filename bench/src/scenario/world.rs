@@ -12,7 +12,7 @@ use crate::{
         sides::Upstream,
     },
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
     fmt::Write as _,
@@ -194,9 +194,13 @@ impl Gateway {
         }
     }
 
-    /// Asks the process to read its configuration again (SIGHUP). Whether it is still there afterwards.
-    pub fn hang_up(&mut self) -> bool {
-        self.process.as_mut().is_some_and(Process::hang_up)
+    /// Asks the process to read its configuration again (SIGHUP). Whether it takes the signal.
+    pub fn hang_up(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::hang_up)
+    }
+
+    pub fn lives(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::lives)
     }
 
     pub fn log(&self) -> String {
@@ -319,6 +323,9 @@ impl<T> Sides<T> {
 
 /// Both sides under one load: at once where the servers are fakes, in turn where they are not.
 pub async fn compare<T>(plan: &Plan, script: &Script, setup: &Setup, load: impl AsyncFn(&World) -> Result<T>) -> Result<Sides<T>> {
+    if let Some(real) = plan.upstream {
+        reachable(real).await?;
+    }
     let alone = async { load(&World::alone(plan, script)?).await };
     let behind = async {
         match World::behind(plan, script, setup, 1).await? {
@@ -332,6 +339,13 @@ pub async fn compare<T>(plan: &Plan, script: &Script, setup: &Setup, load: impl 
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     Ok(Sides { alone: alone?, behind, trouble })
+}
+
+/// Whether there is an Ollama at all.
+async fn reachable(address: SocketAddr) -> Result<()> {
+    let reply = raw::exchange(address, &raw::request("GET", "/api/version", &[], b""), PATIENCE).await;
+    let reply = reply.with_context(|| format!("no Ollama at {address}"))?;
+    if reply.status == 200 { Ok(()) } else { bail!("{address} answers {} to /api/version: is it an Ollama?", reply.status) }
 }
 
 /// The gateway alone under a load, where the upstream by itself has nothing to compare. None without its binary.
