@@ -1,7 +1,8 @@
 //! Prompts that are kept warm: which to send when.
 //!
-//! An operator names what many requests begin with (a system prompt, examples). Each is sent, with the request for one token, when this
-//! program starts, after its model was loaded anew, before the model would be unloaded, and when a backend is believed to have let go of it.
+//! An operator names what many requests begin with (a system prompt, examples). Each is sent, with the request for one token,
+//! when this program starts, after its model was loaded anew, before the model would be unloaded, and when a backend is believed
+//! to have let go of it.
 //! The plan is pure; sending, at batch priority, is the caller's. A model that was unloaded in the meantime is left unloaded: keeping
 //! one prompt warm is no reason to push another model out.
 

@@ -1,7 +1,7 @@
 //! A prompt as a chain of hashes: each stands for one block and everything before it.
 //!
-//! Two prompts that begin the same way have chains that begin the same way, and chains that agree at one place agree before it. Block 0 is what
-//! templates put first: the model, the system prompt, the template, the tools. Then come the token ids of an earlier answer
+//! Two prompts that begin the same way have chains that begin the same way, and chains that agree at one place agree before it.
+//! Block 0 is what templates put first: the model, the system prompt, the template, the tools. Then come the token ids of an earlier answer
 //! (`context`), images, and the text, cut at character boundaries. Thinking switches and options are left out: they hardly ever
 //! change how a prompt begins.
 
@@ -35,7 +35,7 @@ pub(super) struct Block {
 }
 
 impl Chain {
-    /// The chain of a request. `digest` tells two models of one name apart, where it is known.
+    /// The chain of a request.
     #[must_use]
     pub fn of(config: &Config, model: &ModelName, ask: &Ask) -> Self {
         Self::with_context(config, model, ask, &ask.prompt.context, &ask.prompt.text)

@@ -2,9 +2,9 @@
 //!
 //! From each text its [`Features`] are taken; two texts pass when all of them agree: numbers (dates, versions and units among them) in
 //! their order, negations, words that exclude one another, names, code, and the words themselves, where a small difference is
-//! the dangerous one: texts that differ in one word only (or in a few of the same places) ask for different things unless the words are known to mean the
-//! same, and so do texts of the same words in another order. Pure; knows English, German, French and Spanish, and of other
-//! languages what does not depend on a list. Prefers a miss: that costs time, a wrong hit costs trust.
+//! the dangerous one: texts that differ in one word only (or in a few of the same places) ask for different things unless the
+//! words are known to mean the same, and so do texts of the same words in another order. Pure; knows English, German, French and
+//! Spanish, and of other languages what does not depend on a list. Prefers a miss: that costs time, a wrong hit costs trust.
 
 use super::tokens::{Token, tokens};
 use super::words::{self, Opposite};

@@ -11,7 +11,8 @@ const SHORT_WORDS: usize = 4;
 /// Share of the words that two answers have to have in common.
 const SHARED: f64 = 0.3;
 
-/// `similarity_of_answers`: the cosine of their vectors. In doubt no: a false alarm raises the threshold, a missed one lets false hits pass.
+/// `similarity_of_answers`: the cosine of their vectors. In doubt no: a false alarm raises the threshold, a missed one lets false
+/// hits pass.
 #[must_use]
 pub fn judge(a: &str, b: &str, similarity_of_answers: f32) -> bool {
     if plain(a) == plain(b) {

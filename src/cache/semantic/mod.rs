@@ -1,9 +1,9 @@
 //! Answers to questions that mean the same.
 //!
-//! A question is turned into a vector by an embedding model, and may be answered with what was answered to one whose vector is near enough. Off by
-//! default, since it can be wrong: it holds only where it is configured, only within one [`Scope`] (tenant, model, system prompt,
-//! options), only past the guards ([`Features`]), and a share of its hits is checked against a real generation; when too many were false the
-//! [`Threshold`] rises by itself.
+//! A question is turned into a vector by an embedding model, and may be answered with what was answered to one whose vector is
+//! near enough. Off by default, since it can be wrong: it holds only where it is configured, only within one [`Scope`] (tenant,
+//! model, system prompt, options), only past the guards ([`Features`]), and a share of its hits is checked against a real
+//! generation; when too many were false the [`Threshold`] rises by itself.
 //!
 //! Promises: exact search, bounded by entries a scope and bytes in all, no entry older than configured; texts are not kept, only what the
 //! guards take from them. Generic over what is kept. It asks no model itself: vectors come in, and the caller checks the hits it is

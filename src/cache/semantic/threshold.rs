@@ -1,8 +1,9 @@
 //! How similar is similar enough, by what was found when hits were checked.
 //!
 //! A share of the hits is checked against a real generation. When the share of false ones among them, less what chance explains,
-//! passes the budget, the threshold rises as far as the false ones reach. It falls by small steps, each after enough checks without too many false hits to be
-//! sure of the present one, and never to where the hits still remembered were too often false. Pure.
+//! passes the budget, the threshold rises as far as the false ones reach. It falls by small steps, each after enough checks
+//! without too many false hits to be sure of the present one, and never to where the hits still remembered were too often
+//! false. Pure.
 
 use std::collections::VecDeque;
 
