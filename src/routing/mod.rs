@@ -16,7 +16,6 @@ pub mod fallback;
 mod gate;
 pub mod hedge;
 pub mod outlier;
-pub mod policy;
 pub mod retry;
 mod router;
 mod state;

@@ -136,12 +136,6 @@ fn overload(times: f64, slots: u32, within_s: f64, seed: u64) -> (f64, f64, usiz
         at += dice.exponential(1.0 / (capacity * times));
     }
     world.run();
-    let late = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came > s(within_s))).len();
-    println!(
-        "late {late} of {}, expired {}",
-        world.done().len(),
-        of(&world, |r| matches!(r.outcome, super::world::Outcome::Refused(_))).len()
-    );
     let in_time = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came <= s(within_s))).len();
     let refused = world.refused_at_once.len();
     (float(in_time as u64) / (capacity * 60.0), float(refused as u64) / float(offered), in_time)
