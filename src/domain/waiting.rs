@@ -40,7 +40,7 @@ impl Progress {
 
     /// Tells where the request stands now; says nothing when that is what was said last.
     pub fn tell(&self, waiting: Waiting) {
-        self.0.send_if_modified(|told| std::mem::replace(told, Some(waiting)) != Some(waiting));
+        self.0.send_if_modified(|told| told.replace(waiting) != Some(waiting));
     }
 
     /// Whether anybody listens: working out a position that nobody reads is a waste.
