@@ -116,7 +116,7 @@ impl Backend {
         kept.insert(runner.model.clone());
         let mut idle: Vec<(At, Runner)> =
             self.runners.iter().filter(|(_, s)| s.resident && s.busy() == 0).map(|(r, s)| (s.used, r.clone())).collect();
-        idle.sort_by(|a, b| b.0.cmp(&a.0));
+        idle.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
         for (_, other) in idle.into_iter().filter(|(_, other)| other != runner) {
             let mut with = kept.clone();
             with.insert(other.model.clone());

@@ -69,7 +69,7 @@ impl Turns {
     }
 
     /// A turn was taken. `waited`: which classes had requests waiting.
-    pub(super) fn took(&mut self, turn: Turn, waited: &[bool; CLASSES], shares: &Shares) {
+    pub(super) fn took(&mut self, turn: Turn, waited: [bool; CLASSES], shares: &Shares) {
         for class in Priority::ALL {
             let saved = &mut self.saved[index(class)];
             let earned = i64::from(shares.of(class).min(100));
@@ -117,7 +117,7 @@ mod tests {
         for _ in 0..10_000 {
             let turn = turns.next(NOW, &oldest, &MaxWait::default(), none).expect("all wait");
             had[index(turn.class)] += 1;
-            turns.took(turn, &[true; CLASSES], &Shares::default());
+            turns.took(turn, [true; CLASSES], &Shares::default());
         }
         for (class, least) in [(0, 180), (1, 450), (2, 900), (3, 1_800), (4, 6_000)] {
             assert!(had[class] >= least, "{had:?}");
@@ -130,10 +130,10 @@ mod tests {
         let oldest = waiting([Some(305), Some(130), Some(1), None, Some(1)]);
         let first = turns.next(NOW, &oldest, &MaxWait::default(), none).expect("one");
         assert_eq!(first, Turn { class: Priority::Low, lifted: true });
-        turns.took(first, &[true; CLASSES], &Shares::default());
+        turns.took(first, [true; CLASSES], &Shares::default());
         let second = turns.next(NOW, &oldest, &MaxWait::default(), none).expect("one");
         assert_eq!(second, Turn { class: Priority::Urgent, lifted: false });
-        turns.took(second, &[true; CLASSES], &Shares::default());
+        turns.took(second, [true; CLASSES], &Shares::default());
         assert!(turns.next(NOW, &oldest, &MaxWait::default(), none).expect("one").lifted);
     }
 
@@ -143,7 +143,7 @@ mod tests {
         let alone = waiting([Some(900), None, None, None, None]);
         assert_eq!(turns.next(NOW, &alone, &MaxWait::default(), none), Some(Turn { class: Priority::Batch, lifted: false }));
         for _ in 0..100 {
-            turns.took(Turn { class: Priority::Urgent, lifted: false }, &[false; CLASSES], &Shares::default());
+            turns.took(Turn { class: Priority::Urgent, lifted: false }, [false; CLASSES], &Shares::default());
         }
         let now = waiting([Some(1), None, None, None, Some(1)]);
         assert_eq!(turns.next(NOW, &now, &MaxWait::default(), none).expect("one").class, Priority::Urgent);

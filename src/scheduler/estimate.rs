@@ -64,10 +64,13 @@ impl Line {
     }
 }
 
+/// Model, key if one is meant, and size of the bound.
+type Likeness = (Arc<str>, Option<Arc<str>>, u32);
+
 /// How much is generated, by model, key and bound.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
-    by_key: HashMap<(Arc<str>, Option<Arc<str>>, u32), Mean>,
+    by_key: HashMap<Likeness, Mean>,
 }
 
 impl Lengths {

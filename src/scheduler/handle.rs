@@ -169,7 +169,7 @@ impl Shared {
             let mut state = self.lock();
             let result = state.queue.admit(self.now(), entry, deadline);
             if let Ok(id) = result {
-                let told = self.tell_first(&state.queue, id, &entry.progress);
+                let told = Self::tell_first(&state.queue, id, &entry.progress);
                 state.asking.insert(id, Asking { answer: sender, progress: entry.progress.clone(), told });
             }
             (result, self.answers(&mut state))
@@ -181,7 +181,7 @@ impl Shared {
         Ok((result?, receiver))
     }
 
-    fn tell_first(&self, queue: &Queue, id: Id, progress: &Progress) -> Option<(u32, u32)> {
+    fn tell_first(queue: &Queue, id: Id, progress: &Progress) -> Option<(u32, u32)> {
         let stands = progress.is_heard().then(|| queue.stands_first(id)).flatten()?;
         progress.tell(waiting(&stands, stands.ahead));
         Some((stands.ahead, stands.higher))

@@ -219,7 +219,7 @@ async fn a_hundred_thousand_cancels_leave_nothing() {
                 Some(permit) => {
                     let mut permit = permit.expect("a slot");
                     granted.fetch_add(1, Ordering::Relaxed);
-                    if (n + lane) % 3 == 0 {
+                    if (n + lane).is_multiple_of(3) {
                         tokio::task::yield_now().await;
                         permit.first_token(Duration::from_millis(1));
                     }

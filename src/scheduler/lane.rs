@@ -19,13 +19,16 @@ const LOOK_AHEAD: usize = 16;
 /// Nobody is passed over for a warm prefix after having waited this long.
 const WARM_BOUND: Duration = Duration::from_secs(10);
 
+/// Requests with one prefix: when each is due, whose it is, and how long its prompt.
+type Continuing = BTreeMap<(At, Id), (Arc<str>, u64)>;
+
 /// One class of a lane.
 #[derive(Debug, Default)]
 pub(super) struct Class {
     pub tenants: Tenants,
     by_age: BTreeSet<(At, Id)>,
-    /// By prefix: who continues it, and for how long a prompt.
-    warm: HashMap<u64, BTreeMap<(At, Id), (Arc<str>, u64)>>,
+    /// By prefix: who continues it.
+    warm: HashMap<u64, Continuing>,
     /// Expected service time of all that waits, in seconds.
     pub work_s: f64,
     /// Of those that came lately, in seconds.
@@ -122,15 +125,15 @@ impl Lane {
         } else if let Some(id) = of(self.class(turn.class)) {
             return Some((id, turn));
         }
-        let others = Priority::ALL.into_iter().rev().filter(|&class| class != turn.class);
-        others.filter_map(|class| Some((of(self.class(class))?, Turn { class, lifted: false }))).next()
+        let mut others = Priority::ALL.into_iter().rev().filter(|&class| class != turn.class);
+        others.find_map(|class| Some((of(self.class(class))?, Turn { class, lifted: false })))
     }
 
     /// A request was picked and removed.
     pub(super) fn took(&mut self, turn: Turn, place: &Place, tokens: u64, config: &Config) {
         let waits = |class: &Class| !class.by_age.is_empty();
         let waited = std::array::from_fn(|n| waits(&self.classes[n]));
-        self.turns.took(turn, &waited, &config.shares);
+        self.turns.took(turn, waited, &config.shares);
         self.class_mut(place.class).tenants.served(&place.tenant, tokens);
     }
 

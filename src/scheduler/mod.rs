@@ -11,6 +11,7 @@
 //!
 //! This is not where backends are compared: which of them may serve a request, and how dear each is, comes with the request.
 
+mod account;
 mod backend;
 mod bounds;
 mod class;
@@ -26,6 +27,7 @@ mod order;
 mod permit;
 mod queue;
 mod refusal;
+mod room;
 #[cfg(test)]
 mod simulation;
 mod slots;

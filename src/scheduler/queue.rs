@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::Backend;
-use super::bounds::{self, Load, Outlook};
+use super::bounds::Outlook;
 use super::class::index;
 use super::config::Config;
 use super::entry::{Candidates, Entry};
-use super::estimate::{Lengths, Measured, float};
+use super::estimate::{Lengths, float};
 use super::lane::{Lane, Place};
-use super::order::{self, Arrival, seconds};
+use super::order::{self, Arrival};
 use super::refusal::Refusal;
 use super::tenants::{self, Item};
 use super::view::BackendView;
@@ -98,22 +98,25 @@ pub(super) struct Ending {
     pub booked: Option<At>,
 }
 
+/// The lane of a runner on these backends.
+type Named = (Vec<Arc<str>>, LaneId);
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub config: Config,
     pub backends: BTreeMap<Arc<str>, Backend>,
     pub lanes: HashMap<LaneId, Lane>,
-    named: HashMap<Runner, Vec<(Vec<Arc<str>>, LaneId)>>,
+    named: HashMap<Runner, Vec<Named>>,
     pub waiters: HashMap<Id, Waiter>,
     pub flights: HashMap<Id, Flight>,
     /// Those that wait, for each class in the order in which they came.
-    came: [BTreeSet<(At, Id)>; Priority::ALL.len()],
+    pub came: [BTreeSet<(At, Id)>; Priority::ALL.len()],
     expiring: BTreeSet<(At, Id)>,
     booked: BTreeSet<(At, Id)>,
     pub bytes: usize,
     pub lengths: Lengths,
     last: u64,
-    effects: Vec<Effect>,
+    pub happened: Vec<Effect>,
 }
 
 impl Queue {
@@ -123,7 +126,7 @@ impl Queue {
 
     /// What happened since the last call.
     pub(super) fn effects(&mut self) -> Vec<Effect> {
-        std::mem::take(&mut self.effects)
+        std::mem::take(&mut self.happened)
     }
 
     pub(super) fn update(&mut self, now: At, name: &str, view: &BackendView) {
@@ -335,58 +338,12 @@ impl Queue {
 
     pub(super) fn refuse(&mut self, id: Id, refusal: Refusal) {
         if let Some(waiter) = self.take(id) {
-            self.effects.push(Effect::Refused { id, class: waiter.place.class, refusal });
+            self.happened.push(Effect::Refused { id, class: waiter.place.class, refusal });
         }
     }
 
     pub(super) fn granted(&mut self, grant: Grant) {
-        self.effects.push(Effect::Granted(grant));
-    }
-
-    /// Whether one that could not be served at once may wait.
-    fn keep(&mut self, now: At, id: Id, outlook: &Outlook, patience: Duration, deadline: Option<At>) -> Result<(), Refusal> {
-        let fits = bounds::in_time(now, outlook, patience, deadline).and_then(|()| self.make_room(id, outlook));
-        if let Err(refusal) = fits {
-            self.take(id);
-            return Err(refusal);
-        }
-        self.displace_running(id);
-        Ok(())
-    }
-
-    fn make_room(&mut self, id: Id, outlook: &Outlook) -> Result<(), Refusal> {
-        let load = |queue: &Self| Load { waiting: queue.waiters.len(), bytes: queue.bytes };
-        let urgent = self.waiters.get(&id).is_some_and(|waiter| waiter.place.class == Priority::Urgent);
-        while let Err(refusal) = bounds::room(&load(self), outlook.service_s, &self.config) {
-            let victim = if urgent && self.config.displace_waiting { self.least() } else { None };
-            let Some(victim) = victim else { return Err(refusal) };
-            self.refuse(victim, Refusal::Displaced { retry_after: seconds(outlook.service_s.unwrap_or(1.0)) });
-        }
-        Ok(())
-    }
-
-    /// Of those below urgent: the last to come of the lowest class.
-    fn least(&self) -> Option<Id> {
-        let lower = Priority::ALL.into_iter().filter(|&class| class < Priority::Urgent);
-        lower.filter_map(|class| self.came[index(class)].last()).map(|&(_, id)| id).next()
-    }
-
-    /// An urgent request takes the slot of a lower one that has given nothing yet, if that is wanted.
-    fn displace_running(&mut self, id: Id) {
-        let Some(waiter) = self.waiters.get(&id).filter(|w| self.config.displace_running && w.place.class == Priority::Urgent) else {
-            return;
-        };
-        let Some(lane) = self.lanes.get(&waiter.lane) else { return };
-        let there = |flight: &Flight| flight.runner == lane.runner && lane.backends.contains(&flight.backend);
-        let free = |flight: &Flight| flight.class < Priority::Urgent && flight.first_token.is_none() && flight.booked.is_none();
-        let candidates = self.flights.iter().filter(|(_, flight)| there(flight) && free(flight) && !flight.displaced);
-        let Some(victim) = candidates.max_by_key(|(_, flight)| (std::cmp::Reverse(flight.class), flight.started)).map(|(&id, _)| id) else {
-            return;
-        };
-        if let Some(flight) = self.flights.get_mut(&victim) {
-            flight.displaced = true;
-            self.effects.push(Effect::Displace(victim));
-        }
+        self.happened.push(Effect::Granted(grant));
     }
 
     fn lane(&mut self, now: At, runner: &Runner, backends: &[Arc<str>]) -> Result<LaneId, Refusal> {
@@ -420,52 +377,4 @@ impl Queue {
             !named.is_empty()
         });
     }
-
-    /// Replaces what was charged by what it really was.
-    fn settle(&mut self, flight: &Flight, ending: &Ending) {
-        let Some(lane) = self.lanes.get_mut(&flight.lane) else { return };
-        let tenants = &mut lane.class_mut(flight.class).tenants;
-        let truth = match (ending.failed, &ending.usage) {
-            (true, _) => 0,
-            (false, Some(usage)) => {
-                let computed = computed(usage, flight.prompt_tokens);
-                usage.completion_tokens.map_or(flight.charged, |generated| tenants::cost(computed, generated))
-            }
-            (false, None) => flight.charged,
-        };
-        if truth > flight.charged {
-            tenants.charge(&flight.tenant, truth - flight.charged);
-        } else {
-            tenants.refund(&flight.tenant, flight.charged - truth);
-        }
-    }
-
-    fn learn(&mut self, now: At, id: Id, flight: &Flight, ending: &Ending) {
-        let Some(backend) = self.backends.get_mut(&flight.backend) else { return };
-        let Some(state) = backend.runners.get_mut(&flight.runner) else { return };
-        state.in_flight.retain(|&other| other != id);
-        state.slots.ended(now, id, self.config.reprobe_after);
-        if state.in_flight.is_empty() && state.since.is_none() {
-            // The load failed, or nobody waited for it: there or not, only the backend knows.
-            state.resident = !ending.failed;
-            state.since = state.resident.then_some(now);
-        }
-        let (Some(usage), false) = (&ending.usage, ending.failed) else { return };
-        let generated = usage.completion_tokens;
-        state.speed.finished(&Measured {
-            first_token_s: flight.first_token.map(|at| at.saturating_sub(flight.started).as_secs_f64()),
-            total_s: now.saturating_sub(flight.started).as_secs_f64(),
-            prompt_tokens: Some(computed(usage, flight.prompt_tokens)),
-            generated,
-            loaded: flight.loads,
-        });
-        if let Some(generated) = generated {
-            self.lengths.finished(&flight.runner.model, flight.key.as_ref(), flight.num_predict, generated);
-        }
-    }
-}
-
-/// Prompt tokens that were computed, not found in a cache.
-fn computed(usage: &Usage, expected: u64) -> u64 {
-    usage.prompt_tokens.unwrap_or(expected).saturating_sub(usage.cached_tokens.unwrap_or_default())
 }

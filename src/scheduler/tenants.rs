@@ -57,7 +57,7 @@ pub(super) struct Item {
 }
 
 /// Tenants that are looked at to tell how much goes before a request; more are taken to be like them.
-const LOOK_AT: usize = 32;
+const LOOK_AT: usize = 8;
 /// Service times of one power of two are one size, from 10 ms on.
 const SIZES: usize = 16;
 

@@ -44,7 +44,7 @@ fn two_models(load_s: f64) -> (usize, usize, f64, usize) {
     }
     world.run();
     let count = |model: &str| of(&world, |r| r.done() && &*r.job.model == model).len();
-    let to_the_end = |record: &&Record| (record.ended.unwrap_or(world.until) - record.came).as_secs_f64();
+    let to_the_end = |record: &&Record| record.ended.unwrap_or(world.until).saturating_sub(record.came).as_secs_f64();
     let longest = world.records.values().collect::<Vec<_>>().iter().map(to_the_end).fold(0.0, f64::max);
     (count("a"), count("b"), longest, world.servers["x"].loads)
 }
@@ -136,7 +136,7 @@ fn overload(times: f64, slots: u32, within_s: f64, seed: u64) -> (f64, f64, usiz
         at += dice.exponential(1.0 / (capacity * times));
     }
     world.run();
-    let in_time = of(&world, |r| r.done() && r.ended.is_some_and(|end| end - r.came <= s(within_s))).len();
+    let in_time = of(&world, |r| r.done() && r.ended.is_some_and(|end| end.saturating_sub(r.came) <= s(within_s))).len();
     let refused = world.refused_at_once.len();
     (float(in_time as u64) / (capacity * 60.0), float(refused as u64) / float(offered), in_time)
 }

@@ -75,7 +75,7 @@ fn one(seed: u64) {
     let patience = world.queue.config.patience.as_secs_f64();
     for record in world.records.values() {
         assert!(!matches!(record.outcome, Outcome::Waiting | Outcome::Running), "seed {seed}: {record:?} never ended");
-        let waited = record.granted.or(record.ended).map_or(0.0, |at| (at - record.came).as_secs_f64());
+        let waited = record.granted.or(record.ended).map_or(0.0, |at| at.saturating_sub(record.came).as_secs_f64());
         assert!(waited <= patience + 0.21, "seed {seed}: waited {waited} s of {patience} s");
     }
     assert!(world.queue.waiters.is_empty() && world.queue.flights.is_empty(), "seed {seed}: something is left");
@@ -122,7 +122,7 @@ fn starving(seed: u64) -> usize {
     world.run();
     let batch = world.records.values().filter(|record| record.job.class == Priority::Batch);
     for record in batch {
-        let waited = (record.granted.unwrap_or(world.until) - record.came).as_secs_f64();
+        let waited = record.granted.unwrap_or(world.until).saturating_sub(record.came).as_secs_f64();
         assert!(waited <= longest + service, "seed {seed}: batch waited {waited:.2} s of {longest:.2} s + {service:.2} s");
     }
     world.lifts

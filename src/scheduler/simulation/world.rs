@@ -129,11 +129,11 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn wait_s(&self) -> f64 {
-        self.granted.map_or(f64::NAN, |at| (at - self.came).as_secs_f64())
+        self.granted.map_or(f64::NAN, |at| at.saturating_sub(self.came).as_secs_f64())
     }
 
     pub(crate) fn ttft_s(&self) -> f64 {
-        self.first.map_or(f64::NAN, |at| (at - self.came).as_secs_f64())
+        self.first.map_or(f64::NAN, |at| at.saturating_sub(self.came).as_secs_f64())
     }
 
     pub(crate) fn done(&self) -> bool {
@@ -368,7 +368,7 @@ impl World {
         let record = self.records.get_mut(&id).expect("there");
         if record.outcome == Outcome::Running {
             record.first = Some(self.now);
-            let after = (self.now - record.granted.expect("granted")).as_secs_f64();
+            let after = self.now.saturating_sub(record.granted.expect("granted")).as_secs_f64();
             self.queue.first_token(self.now, id, after);
         }
     }
