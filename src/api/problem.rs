@@ -243,6 +243,13 @@ pub const TABLE: &[Row] = &[
         "The key may not use the model",
         "Ask for a model of the key's own, or have an administrator allow it.",
     ),
+    row(
+        "unload_forbidden",
+        StatusCode::FORBIDDEN,
+        "Only an operator unloads a model for all its users",
+        "Leave `keep_alive: 0` out, or use an operator's key.",
+    ),
+    row("warm_prompt_not_found", StatusCode::NOT_FOUND, "No such prompt is kept warm", "GET /admin/cache/warm lists those that are."),
     row("key_ended", StatusCode::UNAUTHORIZED, "The key was revoked or has expired", "Ask an administrator for a new key."),
     row("too_slow", StatusCode::GATEWAY_TIMEOUT, "The backend took too long", "Try again, ask for less, or raise `routing.timeouts`."),
     row(

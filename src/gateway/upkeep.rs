@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -39,6 +39,7 @@ impl Gateway {
                 Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;
             }
             known = self.forget_old_models(known).await;
+            self.parts().semantic.prune(Instant::now());
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
     }
