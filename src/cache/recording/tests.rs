@@ -3,6 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{FutureExt, stream};
 use tokio::task::JoinSet;
 
+use std::time::Duration;
+
 use super::*;
 use crate::cache::answer::Answer;
 use crate::cache::testing::{delta, done};
