@@ -1,9 +1,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::{FutureExt, stream};
 use tokio::task::JoinSet;
-
-use std::time::Duration;
 
 use super::*;
 use crate::cache::answer::Answer;
