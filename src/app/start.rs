@@ -84,7 +84,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let usage = keep_usage(&mut supervisor, &ground);
     let ledger = Ledger { metrics: metrics.clone(), usage, clock: clock.clone() };
     let services = Services::build(&ground, registry.clone(), ledger, &mut supervisor).await?;
-    services.gateway.look(std::collections::HashSet::new()).await;
+    services.gateway.look().await;
     let (keeping, until) = (keys.clone(), flush.clone());
     supervisor.spawn("keep the keys", async move {
         keeping.run(until).await;
