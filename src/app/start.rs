@@ -73,11 +73,11 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
+    listeners::refuse_strangers(&config.server, &keys)?;
     let Built { registry, fleet, engine } = backends::build(&config, &metrics).await?;
     registry.refresh().await;
 
     let first_key = keys.bootstrap().await?;
-    listeners::refuse_strangers(&config.server, &keys)?;
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
     let ground = Ground { config: &config, storage: &storage, metrics: &metrics, clock: &clock, flush: &flush };

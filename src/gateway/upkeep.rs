@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -14,6 +14,8 @@ use crate::scheduler::BackendView;
 
 /// How often the backends are asked what they have in memory.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one of them may take to tell.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked whether a pinned model has left memory, and whether a model has become another.
 const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -39,6 +41,7 @@ impl Gateway {
                 Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;
             }
             known = self.forget_old_models(known).await;
+            self.parts().semantic.prune(Instant::now());
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
     }
@@ -75,7 +78,8 @@ impl Gateway {
 
     async fn look_at(&self, entry: &Arc<Entry>) {
         let name = entry.backend.name();
-        let resident = entry.backend.resident().await.ok();
+        // One that takes long to say must not keep the others from being looked at.
+        let resident = tokio::time::timeout(LOOK_PATIENCE, entry.backend.resident()).await.ok().and_then(Result::ok);
         let left = resident.as_ref().map(|resident| entry.set_resident(resident.clone())).unwrap_or_default();
         for model in &left {
             // Whatever it held of prompts left memory with it.

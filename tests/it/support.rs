@@ -34,8 +34,12 @@ pub fn config(data: &TempDir, fakes: &[&FakeOllama]) -> Config {
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     data.path().clone_into(&mut config.data_dir);
     // A deep check asks for a token of its own, which tests that count requests would see.
-    let server =
-        |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
+    let server = |fake: &&FakeOllama| ollama::Config {
+        url: fake.url(),
+        deep_probe_interval: Duration::from_hours(1),
+        slots: Some(4),
+        ..ollama::Config::default()
+    };
     config.ollama = fakes.iter().map(server).collect();
     // All tests are one address, and some try many wrong keys.
     config.limits.address.wrong_keys_per_minute = None;
