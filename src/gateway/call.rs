@@ -39,6 +39,13 @@ pub struct Call {
     pub standing: Standing,
 }
 
+impl Call {
+    /// Whether the client may come back to its answer.
+    pub fn is_resumable(&self) -> bool {
+        self.control.detach || (self.streamed && !self.settings.config.kept.resume_window.is_zero())
+    }
+}
+
 impl Gateway {
     /// Lets a request in, or says why not. Nothing is asked of a backend.
     pub(super) async fn call(

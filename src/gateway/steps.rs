@@ -240,7 +240,10 @@ fn trouble(error: &Error) -> Trouble {
         Error::Queue(scheduler::Refusal::Expired { waited }) => Trouble::QueueWait(*waited),
         Error::Queue(scheduler::Refusal::TooLate { eta, .. }) => Trouble::QueueWait(*eta),
         Error::Queue(_) => Trouble::Failed { kind: "overloaded", retry: Retry::Elsewhere },
-        Error::TooSlow { stage: Stage::FirstToken | Stage::Loading, allowed } => Trouble::FirstToken(*allowed),
+        // It had not come by then, so it takes longer.
+        Error::TooSlow { stage: Stage::FirstToken | Stage::Loading, allowed } => {
+            Trouble::FirstToken(allowed.saturating_add(Duration::from_millis(1)))
+        }
         Error::ModelNotFound { .. } => Trouble::Failed { kind: "model_not_found", retry: Retry::Elsewhere },
         error => Trouble::Failed { kind: error.kind(), retry: error.retry() },
     }

@@ -45,7 +45,9 @@ impl Gateway {
         let Ok(model) = ModelName::parse(&row.model) else { return };
         let ask = warm::ask(row);
         let held = self.parts().prefixes.longest(&Prefix::of(self.parts().prefixes.config(), &model, &ask));
-        for (entry, _) in self.registry().having(&model).into_iter().filter(|(entry, _)| entry.is_up()) {
+        // Before it was looked at, the queue knows nothing of a backend.
+        let ready = |entry: &Entry| entry.is_up() && entry.resident().is_some();
+        for (entry, _) in self.registry().having(&model).into_iter().filter(|(entry, _)| ready(entry)) {
             let backend = entry.backend.name().to_owned();
             let seen = seen(&entry, &model, !self.parts().prefixes.config().enabled || held.iter().any(|warm| *warm.backend == *backend));
             if let Some(cause) = self.warm().due(&row.name, &backend, seen) {
