@@ -28,11 +28,17 @@ pub enum Command {
     Models(Models),
     /// Show what each key and tenant of a running gateway uses of what it may.
     Limits(Limits),
+    /// Show who waits in a running gateway, and for what.
+    Queue(Queue),
+    /// Show how the backends of a running gateway are doing, and what is stuck there.
+    Backends(Backends),
+    /// Show or forget kept answers of a running gateway, and keep prompts warm.
+    Cache(Cache),
     /// Make, list, renew and revoke API keys.
     Keys(Keys),
     /// Look for what is wrong on this machine, and how to mend it.
     Doctor(Doctor),
-    /// Check or show the configuration.
+    /// Check, show or reload the configuration.
     #[command(subcommand)]
     Config(Config),
     /// Print the OpenAPI document of the HTTP interface.
@@ -50,6 +56,9 @@ pub enum Command {
     #[cfg(feature = "embedded")]
     #[command(hide = true)]
     BenchEngine(BenchEngine),
+    /// Measure the decisions of the queue.
+    #[command(hide = true)]
+    BenchQueue,
 }
 
 #[derive(Debug, Args)]
@@ -70,7 +79,7 @@ pub struct Settings {
     /// Folder for all state [env: ARRIERO_DATA_DIR] [default: the platform's own].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
-    /// DANGEROUS: allow --listen with an address that others can reach, although nothing asks who they are.
+    /// DANGEROUS: allow --listen with an address that others can reach, although there is no key that could be asked for.
     #[arg(long)]
     pub insecure_public_bind: bool,
     /// Ollama server to use; may be repeated [env: ARRIERO_OLLAMA, comma separated] [default: http://127.0.0.1:11434].
@@ -112,6 +121,20 @@ pub struct Target {
     pub url: Option<String>,
 }
 
+/// Which gateway a command talks to, and how it shows what that says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Operating {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Address of the gateway [env: ARRIERO_URL] [default: http://127.0.0.1:8000].
+    #[arg(long, value_name = "URL", global = true)]
+    pub url: Option<String>,
+    /// Key of an operator [env: ARRIERO_KEY, which other users of this machine cannot see].
+    #[arg(long, value_name = "KEY", global = true)]
+    pub key: Option<String>,
+}
+
 /// How an answer is made.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Asking {
@@ -130,7 +153,22 @@ pub struct Asking {
     /// Give up after this long, waiting included, e.g. `90s`.
     #[arg(long, value_name = "SPAN", value_parser = crate::domain::span::parse)]
     pub deadline: Option<std::time::Duration>,
-    /// Print tokens and times after each answer.
+    /// How much it matters when others wait too; a key may be held to less.
+    #[arg(long, value_name = "CLASS", value_parser = ["batch", "low", "normal", "high", "urgent"])]
+    pub priority: Option<String>,
+    /// Name of a conversation: its requests go where its beginning was read before.
+    #[arg(long, value_name = "NAME")]
+    pub session: Option<String>,
+    /// What kept answers are for: `bypass` them, `refresh` them with a new one, or take `only` them.
+    #[arg(long, value_name = "MODE", value_parser = ["default", "bypass", "refresh", "only"])]
+    pub cache: Option<String>,
+    /// Fail rather than have another model answer.
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Have the generation go on when this command is stopped, and say by which id it can be read then.
+    #[arg(long)]
+    pub detach: bool,
+    /// Print tokens, times, caches and fallback after each answer.
     #[arg(long, short)]
     pub verbose: bool,
 }
@@ -174,11 +212,85 @@ pub struct Models {
 
 #[derive(Debug, Args)]
 pub struct Limits {
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
-    pub target: Target,
+    pub operating: Operating,
+}
+
+#[derive(Debug, Args)]
+pub struct Queue {
+    /// Show it anew every second, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub operating: Operating,
+}
+
+#[derive(Debug, Args)]
+pub struct Backends {
+    #[command(flatten)]
+    pub operating: Operating,
+}
+
+#[derive(Debug, Args)]
+pub struct Cache {
+    /// What to do; without it `stats`.
+    #[command(subcommand)]
+    pub command: Option<CacheCommand>,
+    #[command(flatten)]
+    pub operating: Operating,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Show how much is kept.
+    Stats,
+    /// Forget answers, in memory and in the database.
+    Purge(Purge),
+    /// Prompts that are kept warm on the backends.
+    #[command(subcommand)]
+    Warm(WarmCommand),
+}
+
+/// Exactly one of them.
+#[derive(Debug, Default, Args)]
+#[group(required = true, multiple = false)]
+pub struct Purge {
+    /// All answers of this model.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// All answers made for this tenant.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// The answer with this key, in hexadecimal.
+    #[arg(long = "answer", value_name = "HEX")]
+    pub answer: Option<String>,
+    /// All answers.
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WarmCommand {
+    /// List them, without their texts.
+    List,
+    /// Keep a prompt warm; one of the same name is replaced.
+    Add {
+        /// Letters, digits, `-`, `_` and `.`.
+        name: String,
+        /// Model that is to have read it.
+        #[arg(long, short)]
+        model: String,
+        /// System prompt of the requests that are to be quick.
+        #[arg(long, short, value_name = "TEXT")]
+        system: Option<String>,
+        /// What their prompts begin with.
+        prompt: Vec<String>,
+    },
+    /// Stop keeping a prompt warm.
+    Remove {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -287,6 +399,11 @@ pub enum Config {
     },
     /// Print the commented defaults, to start a configuration file from.
     Default,
+    /// Have a running gateway read its configuration anew; nothing that runs or waits is dropped.
+    Reload {
+        #[command(flatten)]
+        operating: Operating,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::args::Asking;
 use super::client::{Client, Event};
 use super::exit::{Exit, Failure};
-use super::terminal::Output;
+use super::terminal::{self, Output, Status};
+use super::values::seconds;
 
 /// Reads `name=value`; the value is JSON where it can be, text otherwise.
 ///
@@ -28,6 +29,11 @@ pub fn body(asking: &Asking) -> Map<String, Value> {
     put("system", asking.system.clone().map(Value::from));
     put("think", asking.think.as_deref().map(think));
     put("deadline_ms", asking.deadline.map(|span| Value::from(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))));
+    put("priority", asking.priority.clone().map(Value::from));
+    put("session", asking.session.clone().map(Value::from));
+    put("cache", asking.cache.clone().map(Value::from));
+    put("fallback", asking.no_fallback.then_some(Value::Bool(false)));
+    put("detach", asking.detach.then_some(Value::Bool(true)));
     if !asking.options.is_empty() {
         put("options", Some(Value::Object(asking.options.iter().cloned().collect())));
     }
@@ -66,10 +72,21 @@ pub async fn ask(client: &Client, body: Map<String, Value>, output: &mut Output)
 
 async fn follow(client: &Client, body: Value, output: &mut Output) -> Result<Ended, Failure> {
     let mut answer = client.generate(&body).await?;
-    let mut text = String::new();
+    if let (true, Some(id)) = (body["detach"] == true, answer.id()) {
+        terminal::note(&terminal::harmless(&format!(
+            "It goes on without this command, and can be read at {}/generate/{id}",
+            client.shown()
+        )));
+    }
+    let (mut text, mut status) = (String::new(), Status::standard());
     while let Some(event) = answer.next().await? {
+        if let Event::Queued(place) = &event {
+            status.show(&waiting(place));
+            continue;
+        }
+        status.clear();
         match event {
-            Event::Start(_) => {}
+            Event::Start(_) | Event::Queued(_) => {}
             Event::Token { text: piece, thinking } => {
                 output.thinking(&thinking)?;
                 output.text(&piece)?;
@@ -84,7 +101,39 @@ async fn follow(client: &Client, body: Value, output: &mut Output) -> Result<End
     Err(Failure::new(Exit::Refused, "the answer ended without its final object", "ask again"))
 }
 
-/// Tokens and times of an answer, in one line.
+/// Where a request stands: `waiting: position 3, about 12 s`.
+fn waiting(place: &Value) -> String {
+    let mut line = "waiting".to_owned();
+    match place["reason"].as_str() {
+        Some("loading") => line.push_str(" for the model to be loaded"),
+        Some("rate_limit") => line.push_str(" for the key's limit"),
+        _ => {}
+    }
+    if let Some(position) = place["position"].as_u64() {
+        let _ = write!(line, ": position {position}");
+    }
+    if let Some(eta) = place["eta_ms"].as_u64() {
+        let _ = write!(line, ", about {}", seconds(eta));
+    }
+    line
+}
+
+/// What the caches did, and which step of a hierarchy answered, as far as there is something to say.
+fn detours(gateway: &Value) -> String {
+    let mut line = String::new();
+    if let (Some(status), Some(why)) = (gateway["cache"]["status"].as_str(), gateway["cache"]["why"].as_str()) {
+        let _ = write!(line, ", cache {status} ({why})");
+    }
+    if let (Some(asked), Some(step)) = (gateway["fallback"]["asked"].as_str(), gateway["fallback"]["step"].as_u64()) {
+        let _ = write!(line, ", step {step} of {asked}");
+        if let Some(why) = gateway["fallback"]["why"].as_str().filter(|why| !why.is_empty()) {
+            let _ = write!(line, " because {why}");
+        }
+    }
+    line
+}
+
+/// Tokens, times and detours of an answer, in one line.
 #[must_use]
 pub fn summary(last: &Value) -> String {
     let count = |name: &str| last[name].as_u64();
@@ -106,6 +155,7 @@ pub fn summary(last: &Value) -> String {
     if let Some(ttft) = gateway["ttft_ms"].as_f64() {
         let _ = write!(line, ", first token after {ttft:.0} ms");
     }
+    line.push_str(&detours(gateway));
     line
 }
 
@@ -144,10 +194,31 @@ mod tests {
             options: vec![("seed".into(), json!(1))],
             think: Some("high".into()),
             deadline: Some(std::time::Duration::from_secs(2)),
+            priority: Some("low".into()),
+            session: Some("s".into()),
+            cache: Some("only".into()),
+            no_fallback: true,
+            detach: true,
             ..Asking::default()
         };
-        let expected = json!({"model": "m", "think": "high", "deadline_ms": 2000, "options": {"seed": 1}, "stream": true});
+        let expected = json!({"model": "m", "think": "high", "deadline_ms": 2000, "priority": "low", "session": "s", "cache": "only",
+            "fallback": false, "detach": true, "options": {"seed": 1}, "stream": true});
         assert_eq!(Value::Object(body(&asking)), expected);
+    }
+
+    #[test]
+    fn a_place_in_the_queue_is_one_line() {
+        assert_eq!(waiting(&json!({"position": 3, "reason": "busy", "eta_ms": 12_300})), "waiting: position 3, about 12 s");
+        assert_eq!(waiting(&json!({"position": 1, "reason": "loading"})), "waiting for the model to be loaded: position 1");
+        assert_eq!(waiting(&json!({})), "waiting");
+    }
+
+    #[test]
+    fn caches_and_fallback_are_told() {
+        let gateway = json!({"cache": {"status": "hit", "why": "fresh"}, "fallback": {"asked": "smart", "step": 2, "why": "it was full"}});
+        assert_eq!(detours(&gateway), ", cache hit (fresh), step 2 of smart because it was full");
+        assert_eq!(detours(&json!({"fallback": {"asked": "a", "step": 1, "why": ""}})), ", step 1 of a");
+        assert_eq!(detours(&Value::Null), "");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::args::Operating;
 use super::exit::{Exit, Failure};
 use super::sse::Decoder;
 use crate::config::{KEY_VARIABLE, URL_VARIABLE, Variables, without_credentials};
@@ -34,8 +35,13 @@ pub struct Client {
 /// One thing the gateway says while it generates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Where the request stands while it waits for its turn.
+    Queued(Value),
     Start(Value),
-    Token { text: String, thinking: String },
+    Token {
+        text: String,
+        thinking: String,
+    },
     Done(Value),
 }
 
@@ -47,6 +53,7 @@ struct Problem {
     detail: String,
     hint: Option<String>,
     code: String,
+    problems: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +86,14 @@ impl Client {
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key })
     }
 
+    /// The gateway that an operator's command names.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn of(operating: &Operating, variables: &Variables) -> Result<Self, Failure> {
+        Ok(Self::new(operating.url.as_deref(), variables)?.with_key(operating.key.as_deref()))
+    }
+
     /// With this key instead of the variable's.
     #[must_use]
     pub fn with_key(self, key: Option<&str>) -> Self {
@@ -90,10 +105,50 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses.
     pub async fn admin(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let request = self.bearing_key(self.http.request(method, format!("{}/admin/{path}", self.base)).timeout(SHORT_TIMEOUT));
+        self.admin_where(method, path, &[], body).await
+    }
+
+    /// Asks the admin API, with pairs of a name and a value behind the path. An answer without a body is null.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn admin_where(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Value, Failure> {
+        let mut address = self.address(&format!("admin/{path}"))?;
+        if !query.is_empty() {
+            address.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.bearing_key(self.http.request(method, address).timeout(SHORT_TIMEOUT));
         let request = if let Some(body) = body { request.json(body) } else { request };
         let response = self.accepted(request.send().await).await?;
-        response.json().await.map_err(|error| self.unintelligible(&error))
+        let bytes = response.bytes().await.map_err(|error| self.unintelligible(&error))?;
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| self.unintelligible(&error))
+    }
+
+    /// Has the gateway read its configuration anew: what changed, or everything that is wrong with it.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses for another reason.
+    pub async fn reload(&self) -> Result<Result<Value, Vec<String>>, Failure> {
+        let request = self.http.post(self.address("admin/config/reload")?).timeout(SHORT_TIMEOUT);
+        let response = self.bearing_key(request).send().await.map_err(|error| self.unreachable(&error))?;
+        let succeeded = response.status().is_success();
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unintelligible(&error))?;
+        if succeeded {
+            return serde_json::from_slice(&body).map(Ok).map_err(|error| self.unintelligible(&error));
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if !problem.problems.is_empty() => Ok(Err(problem.problems)),
+            _ => Err(self.refusal(status, &body)),
+        }
+    }
+
+    fn address(&self, path: &str) -> Result<reqwest::Url, Failure> {
+        let wrong = |error| Failure::new(Exit::Usage, format!("{}/{path} is no address: {error}", self.shown()), "");
+        reqwest::Url::parse(&format!("{}/{path}", self.base)).map_err(wrong)
     }
 
     fn bearing_key(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -114,16 +169,6 @@ impl Client {
     pub async fn models(&self) -> Result<Value, Failure> {
         let request = self.http.get(format!("{}/models", self.base)).timeout(SHORT_TIMEOUT);
         let response = self.bearing_key(request).send().await;
-        let response = self.accepted(response).await?;
-        response.json().await.map_err(|error| self.unintelligible(&error))
-    }
-
-    /// What everyone uses of what they may.
-    ///
-    /// # Errors
-    /// When the gateway cannot be reached or does not answer with its list.
-    pub async fn limits(&self) -> Result<Value, Failure> {
-        let response = self.http.get(format!("{}/admin/limits", self.base)).timeout(SHORT_TIMEOUT).send().await;
         let response = self.accepted(response).await?;
         response.json().await.map_err(|error| self.unintelligible(&error))
     }
@@ -164,10 +209,14 @@ impl Client {
         }
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
-        Err(match serde_json::from_slice::<Problem>(&body) {
+        Err(self.refusal(status, &body))
+    }
+
+    fn refusal(&self, status: http::StatusCode, body: &[u8]) -> Failure {
+        match serde_json::from_slice::<Problem>(body) {
             Ok(problem) if !problem.code.is_empty() => refused(problem),
             _ => Failure::new(Exit::Refused, format!("{} answered {status}", self.shown()), "is it an Arriero? See --url"),
-        })
+        }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -175,7 +224,7 @@ impl Client {
         Failure::new(Exit::Gateway, what, format!("start it with `arriero serve`, or name it with --url or ${URL_VARIABLE}"))
     }
 
-    fn unintelligible(&self, error: &reqwest::Error) -> Failure {
+    fn unintelligible(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
         let what = format!("the answer of {} is not understood: {}", self.shown(), root_cause(error));
         Failure::new(Exit::Refused, what, "is it an Arriero? See --url")
     }
@@ -210,6 +259,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The id by which the gateway knows the request, and where it can be read again if it is detached.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.response.headers().get("x-request-id")?.to_str().ok()
+    }
+
     /// What comes next. `None` after [`Event::Done`].
     ///
     /// # Errors
@@ -236,6 +291,7 @@ impl Answer {
 fn read(event: &super::sse::Event) -> Result<Option<Event>, Failure> {
     let wrong = |error: serde_json::Error| Failure::new(Exit::Refused, format!("an event of the answer is not understood: {error}"), "");
     match event.name.as_str() {
+        "queued" => Ok(Some(Event::Queued(serde_json::from_str(&event.data).map_err(wrong)?))),
         "start" => Ok(Some(Event::Start(serde_json::from_str(&event.data).map_err(wrong)?))),
         "token" => {
             let Token { text, thinking } = serde_json::from_str(&event.data).map_err(wrong)?;
@@ -269,6 +325,7 @@ mod tests {
         let event = |name: &str, data: &str| read(&super::super::sse::Event { name: name.into(), data: data.into() });
         assert_eq!(event("token", r#"{"text":"a","more":1}"#), Ok(Some(Event::Token { text: "a".into(), thinking: String::new() })));
         assert_eq!(event("future", "?"), Ok(None));
+        assert_eq!(event("queued", r#"{"position":2}"#), Ok(Some(Event::Queued(serde_json::json!({"position": 2})))));
         let failure = event("error", r#"{"code":"x","title":"t","detail":"it broke","hint":"mend it"}"#).expect_err("a failure");
         assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Refused, "it broke; mend it"));
     }

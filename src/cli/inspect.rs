@@ -11,6 +11,8 @@ pub fn run(args: &Config, variables: &Variables) -> Result<Exit, Failure> {
     match args {
         Config::Default => terminal::print(config::DEFAULTS)?,
         Config::Check { file } => return check(file.as_deref(), variables),
+        // It asks a running gateway.
+        Config::Reload { .. } => {}
         Config::Show { json, settings } => {
             let loaded = load(settings.config.as_deref(), variables, &settings.overrides())?;
             terminal::print(&if *json { format!("{:#}", config::json(&loaded)) } else { config::toml(&loaded) })?;

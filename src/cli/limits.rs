@@ -1,5 +1,6 @@
 //! `arriero limits`: what each key and tenant of a running gateway uses of what it may.
 
+use http::Method;
 use serde_json::Value;
 
 use super::args::Limits;
@@ -11,9 +12,8 @@ use crate::config::Variables;
 /// # Errors
 /// When the gateway cannot be reached.
 pub async fn run(args: Limits, variables: &Variables) -> Result<Exit, Failure> {
-    let client = Client::new(args.target.url.as_deref(), variables)?;
-    let list = client.limits().await?;
-    if args.json {
+    let list = Client::of(&args.operating, variables)?.admin(Method::GET, "limits", None).await?;
+    if args.operating.json {
         terminal::print(&format!("{list:#}"))?;
         return Ok(Exit::Ok);
     }

@@ -5,8 +5,11 @@
 
 mod args;
 mod asking;
+mod backends;
 #[cfg(feature = "embedded")]
 mod bench_engine;
+mod bench_queue;
+mod cache;
 mod chat;
 mod client;
 mod demo_model;
@@ -17,16 +20,19 @@ mod inspect;
 mod keys;
 mod limits;
 mod models;
+mod queue;
+mod reload;
 mod serve;
 mod sse;
 mod terminal;
+mod values;
 mod version;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use self::args::{Cli, Command};
+use self::args::{Cli, Command, Config};
 use self::exit::{Exit, Failure};
 use crate::config::Variables;
 
@@ -52,8 +58,12 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Chat(args) => wait(chat::run(args, variables)),
         Command::Models(args) => wait(models::run(args, variables)),
         Command::Limits(args) => wait(limits::run(args, variables)),
+        Command::Queue(args) => wait(queue::run(args, variables)),
+        Command::Backends(args) => wait(backends::run(args, variables)),
+        Command::Cache(args) => wait(cache::run(args, variables)),
         Command::Keys(args) => wait(keys::run(args, variables)),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),
+        Command::Config(Config::Reload { operating }) => wait(reload::run(operating, variables)),
         Command::Config(args) => inspect::run(&args, variables),
         Command::DemoModelFolder(args) => wait(demo_model::run(&args, variables)),
         Command::Openapi => version::openapi(),
@@ -65,6 +75,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Completions { shell } => completions(shell),
         #[cfg(feature = "embedded")]
         Command::BenchEngine(args) => bench_engine::run(&args),
+        Command::BenchQueue => bench_queue::run(),
     }
 }
 

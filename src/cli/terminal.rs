@@ -5,6 +5,10 @@
 use std::io::{self, IsTerminal, Write};
 
 const DIM: &str = "\u{1b}[2m";
+/// Back to the start of the line, and the line away.
+const LINE_AWAY: &str = "\r\u{1b}[K";
+/// The whole screen away, and to its top.
+pub const SCREEN_AWAY: &str = "\u{1b}[2J\u{1b}[H";
 const PLAIN: &str = "\u{1b}[0m";
 
 /// Where an answer goes.
@@ -113,6 +117,41 @@ pub fn print(text: &str) -> io::Result<()> {
 pub fn note(text: &str) {
     // Nobody can be told that standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// One line on the terminal's standard error that is written over until it is taken away.
+#[derive(Debug)]
+pub struct Status {
+    terminal: bool,
+    shown: bool,
+}
+
+impl Status {
+    /// Shown on a terminal only.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self { terminal: io::stderr().is_terminal(), shown: false }
+    }
+
+    pub fn show(&mut self, text: &str) {
+        if self.terminal {
+            self.shown = true;
+            // As with notes.
+            let _ = write!(io::stderr().lock(), "{LINE_AWAY}{DIM}{}{PLAIN}", harmless(text));
+        }
+    }
+
+    pub fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr().lock(), "{LINE_AWAY}");
+        }
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 /// Columns of text, as wide as their widest cell.

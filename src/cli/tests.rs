@@ -82,6 +82,11 @@ fn what_is_typed_wrongly_is_refused() {
         ("arriero generate --option temperature x", ErrorKind::ValueValidation),
         ("arriero generate --think maybe x", ErrorKind::InvalidValue),
         ("arriero generate --deadline soon x", ErrorKind::ValueValidation),
+        ("arriero generate --priority highest x", ErrorKind::InvalidValue),
+        ("arriero generate --cache always x", ErrorKind::InvalidValue),
+        ("arriero cache purge", ErrorKind::MissingRequiredArgument),
+        ("arriero cache purge --all --model x", ErrorKind::ArgumentConflict),
+        ("arriero cache warm add name text", ErrorKind::MissingRequiredArgument),
         ("arriero config", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
     ] {
         assert_eq!(parse(line).expect_err(line).kind(), kind, "{line}");
