@@ -121,6 +121,11 @@ pub trait Backend: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What was stuck lately and is no longer, the latest last.
+    fn past_troubles(&self) -> Vec<Trouble> {
+        Vec::new()
+    }
+
     /// How long a request's place stays taken on the server after its client has left, before its first token or after it.
     fn booked_after_cancel(&self, spoke: bool) -> Duration {
         let _ = spoke;

@@ -60,6 +60,8 @@ pub struct Trouble {
     pub model: String,
     /// When it was found, in milliseconds since 1970.
     pub since_unix_ms: i64,
+    /// When it was over, in milliseconds since 1970. `None`: it still stands.
+    pub until_unix_ms: Option<i64>,
     /// What was seen.
     pub why: String,
     /// Cures that were tried.

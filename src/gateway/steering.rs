@@ -32,6 +32,8 @@ pub struct BackendReport {
     pub resident: Option<Arc<Vec<Resident>>>,
     /// What is stuck there, and what is done about it.
     pub troubles: Vec<Trouble>,
+    /// What was stuck lately and is no longer, the latest last.
+    pub past_troubles: Vec<Trouble>,
     /// What routing thinks of it; absent before its first request.
     pub routing: Option<routing::BackendView>,
 }
@@ -100,6 +102,7 @@ fn report(entry: &Entry, routing: Option<routing::BackendView>) -> BackendReport
         models: entry.models().len(),
         resident: entry.resident(),
         troubles: entry.backend.troubles(),
+        past_troubles: entry.backend.past_troubles(),
         routing,
     }
 }

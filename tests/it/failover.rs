@@ -130,6 +130,24 @@ async fn what_cannot_be_continued_ends_with_the_error() {
 }
 
 #[tokio::test]
+async fn who_sees_nothing_before_the_end_loses_nothing_by_a_cut() {
+    let (bad, good) = (fake(|script| script.text = Text::Numbered(12)).await, fake(|script| script.text = Text::Numbered(12)).await);
+    let whole = {
+        let app = TestApp::spawn(&good).await;
+        app.ask(request("whole")).await.1["response"].clone()
+    };
+    bad.fail(Plan::always(Fault::After(5, Midway::Reset)));
+    let app = TestApp::with(&[&bad, &good], |config| config.routing.retry.budget = 1.0).await;
+    let mut begun_anew = 0;
+    for n in 0..6 {
+        let (status, answer) = app.ask(request(&format!("{n}"))).await;
+        assert_eq!((status, &answer["response"]), (200, &whole), "{answer}");
+        begun_anew += usize::from(answer["arriero"]["changed"].to_string().contains("begun anew"));
+    }
+    assert!(begun_anew >= 1, "the first backend was never asked");
+}
+
+#[tokio::test]
 async fn who_fails_fast_attracts_nothing() {
     let (bad, good) = (fake(|_| {}).await, fake(|script| script.prefill = Duration::from_millis(5)).await);
     let app = TestApp::with(&[&bad, &good], |_| {}).await;

@@ -76,8 +76,9 @@ impl Wedge {
 fn troubles(view: &Value) -> Option<Value> {
     match view {
         Value::Object(map) => {
-            let own = map.get("troubles").filter(|it| it.as_array().is_some_and(|list| !list.is_empty()));
-            own.cloned().or_else(|| map.values().find_map(troubles))
+            // One that was cured between two looks is told of all the same.
+            let listed = |name| map.get(name).filter(|it| it.as_array().is_some_and(|list| !list.is_empty()));
+            listed("troubles").or_else(|| listed("past_troubles")).cloned().or_else(|| map.values().find_map(troubles))
         }
         Value::Array(list) => list.iter().find_map(troubles),
         _ => None,

@@ -229,6 +229,10 @@ impl Backend for Ollama {
         self.shared.guard.troubles()
     }
 
+    fn past_troubles(&self) -> Vec<Trouble> {
+        self.shared.guard.past_troubles()
+    }
+
     fn booked_after_cancel(&self, spoke: bool) -> Duration {
         guard::booked_after_cancel(&self.shared.config, spoke)
     }

@@ -11,7 +11,7 @@ mod judge;
 mod tracked;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,8 @@ const NOTICED_WHILE_WRITING: Duration = Duration::from_millis(20);
 const LEAST_WEDGED_AFTER: Duration = Duration::from_millis(100);
 /// Models of which the context and the length of tokens are remembered.
 const MAX_MODELS: usize = 256;
+/// Troubles that are over and still told of.
+const MAX_PAST: usize = 16;
 
 /// How long a place stays taken on the server after its client has left, before the first token (`spoke` is false) or after it.
 pub(super) fn booked_after_cancel(config: &Config, spoke: bool) -> Duration {
@@ -63,6 +65,8 @@ struct Inner {
     ratios: HashMap<String, Ratio>,
     /// With which a model is loaded, by the server's list.
     contexts: HashMap<String, u32>,
+    /// What was stuck and is no longer.
+    past: VecDeque<Trouble>,
 }
 
 struct UnderWay {
@@ -90,6 +94,7 @@ impl Guard {
             active: false,
             ratios: HashMap::new(),
             contexts: HashMap::new(),
+            past: VecDeque::new(),
         };
         Self { backend, start: Instant::now(), metrics: OnceLock::new(), inner: Mutex::new(inner) }
     }
@@ -154,18 +159,38 @@ impl Guard {
 
     /// What is stuck now.
     pub fn troubles(&self) -> Vec<Trouble> {
+        self.told(&self.lock().judge)
+    }
+
+    /// What was stuck lately, and for how long; the latest last.
+    pub fn past_troubles(&self) -> Vec<Trouble> {
+        self.lock().past.iter().cloned().collect()
+    }
+
+    fn told(&self, judge: &Judge) -> Vec<Trouble> {
         let (now, unix_ms) = (self.now(), Clock::system().unix_ms());
         let ago = |since: Duration| i64::try_from(now.saturating_sub(since).as_millis()).unwrap_or_default();
-        let inner = self.lock();
-        let told = inner.judge.troubles().map(|(model, standing)| Trouble {
+        let told = judge.troubles().map(|(model, standing)| Trouble {
             kind: standing.kind,
             model: model.to_owned(),
             since_unix_ms: unix_ms - ago(standing.since),
+            until_unix_ms: None,
             why: standing.why.clone(),
             cures_tried: standing.cures_tried,
             advice: standing.kind.advice(),
         });
         told.collect()
+    }
+
+    /// Remembers those of the troubles `before` that no longer stand: a cure may work before anyone has looked.
+    fn note_past(&self, inner: &mut Inner, before: Vec<Trouble>) {
+        let over = before.into_iter().filter(|trouble| inner.judge.trouble_with(&trouble.model).is_none()).collect::<Vec<_>>();
+        for trouble in over {
+            if inner.past.len() >= MAX_PAST {
+                inner.past.pop_front();
+            }
+            inner.past.push_back(Trouble { until_unix_ms: Some(Clock::system().unix_ms()), ..trouble });
+        }
     }
 
     /// Whether there is anything to look at.
@@ -183,8 +208,10 @@ impl Guard {
         }
         let answers: Vec<Answer> = inner.answers.values().map(UnderWay::now).collect();
         inner.active = !answers.is_empty();
-        let mut cures = Vec::new();
-        for action in inner.judge.look(now, &answers, list) {
+        let (mut cures, before) = (Vec::new(), self.told(&inner.judge));
+        let actions = inner.judge.look(now, &answers, list);
+        self.note_past(&mut inner, before);
+        for action in actions {
             match action {
                 Action::LetGo(id) => inner.answers.get(&id).into_iter().for_each(|under_way| under_way.let_go.cancel()),
                 Action::Report { model, kind, why } => {
@@ -202,7 +229,10 @@ impl Guard {
 
     fn cured(&self, model: &str, healed: bool) {
         let now = self.now();
-        self.lock().judge.cured(model, healed, now);
+        let mut inner = self.lock();
+        let before = self.told(&inner.judge);
+        inner.judge.cured(model, healed, now);
+        self.note_past(&mut inner, before);
     }
 }
 
