@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::fleet::Fleet;
-use super::services::Services;
+use super::services::{self, Services};
 use crate::api::reload::{Applied, Asked, Refused};
 use crate::config::Config;
 
@@ -67,10 +67,11 @@ impl Reloading {
         let new = read.map_err(|problems| Refused { problems })?;
         let refused = |error: super::Error| Refused { problems: vec![error.to_string()] };
         let (changed, needs_restart) = differences(&self.current, &new);
-        // The last thing that can fail comes first, so that nothing is half in force.
+        // What can fail comes first, so that nothing is half in force.
+        let settings = services::settings(&new).map_err(refused)?;
         let servers =
             if new.ollama == self.current.ollama { Default::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
-        self.services.reconfigure(&new).map_err(refused)?;
+        self.services.reconfigure(&new, settings);
         if !servers.added.is_empty() {
             self.services.gateway.registry().refresh().await;
         }

@@ -82,20 +82,18 @@ impl Services {
         Ok(Self { gateway, limits, scheduler, router, tasks })
     }
 
-    /// Puts another configuration in force, for what comes from now on.
-    ///
-    /// # Errors
-    /// When the fallback hierarchy makes no sense. Nothing has changed then.
-    pub fn reconfigure(&self, config: &Config) -> Result<(), Error> {
-        self.gateway.reconfigure(settings(config)?);
+    /// Puts another configuration in force, for what comes from now on; `settings` are those of it.
+    pub fn reconfigure(&self, config: &Config, settings: Settings) {
+        self.gateway.reconfigure(settings);
         self.limits.reconfigure(config.limits.clone());
         self.scheduler.reconfigure(config.queue.clone());
         self.router.reconfigure(config.routing.clone());
-        Ok(())
     }
 }
 
-fn settings(config: &Config) -> Result<Settings, Error> {
+/// # Errors
+/// When the fallback hierarchy makes no sense.
+pub fn settings(config: &Config) -> Result<Settings, Error> {
     Settings::new(config.generation.clone(), config.model.clone(), &config.routing).map_err(|wrong| Error::Routing {
         what: wrong.into_iter().map(|wrong| format!("routing.{} {}", wrong.place.join("."), wrong.what)).collect(),
     })

@@ -73,18 +73,18 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
+    listeners::refuse_strangers(&config.server, &keys)?;
     let Built { registry, fleet, engine } = backends::build(&config, &metrics).await?;
     registry.refresh().await;
 
     let first_key = keys.bootstrap().await?;
-    listeners::refuse_strangers(&config.server, &keys)?;
     let mut supervisor = Supervisor::new();
     let flush = CancellationToken::new();
     let ground = Ground { config: &config, storage: &storage, metrics: &metrics, clock: &clock, flush: &flush };
     let usage = keep_usage(&mut supervisor, &ground);
     let ledger = Ledger { metrics: metrics.clone(), usage, clock: clock.clone() };
     let services = Services::build(&ground, registry.clone(), ledger, &mut supervisor).await?;
-    services.gateway.look(std::collections::HashSet::new()).await;
+    services.gateway.look().await;
     let (keeping, until) = (keys.clone(), flush.clone());
     supervisor.spawn("keep the keys", async move {
         keeping.run(until).await;

@@ -26,6 +26,8 @@ pub struct Answering {
     /// Why it does not answer, if it does not.
     pub down: Option<String>,
     pub models: Vec<String>,
+    /// The first of them that can be asked to generate.
+    pub first: Option<String>,
 }
 
 /// Most models that are listed for a backend.
@@ -40,7 +42,7 @@ impl Summary {
     /// A model to try, when there is one.
     pub fn model(&self) -> Option<&str> {
         let up = self.backends.iter().filter(|backend| backend.down.is_none());
-        up.flat_map(|backend| &backend.models).map(String::as_str).next()
+        up.filter_map(|backend| backend.first.as_deref()).next()
     }
 
     /// Where to reach it from this machine.
@@ -60,6 +62,7 @@ fn answering(entry: &Entry) -> Answering {
         about: entry.backend.describe(),
         down: entry.down(),
         models: entry.models().iter().map(|model| model.name.to_string()).collect(),
+        first: entry.models().iter().find(|model| model.generates()).map(|model| model.name.to_string()),
     }
 }
 

@@ -21,7 +21,9 @@ use crate::cache::answer::Answer;
 use crate::cache::exact::{Hit, Lookup, Tags};
 use crate::cache::key::Key;
 use crate::cache::policy::{Outcome, Policy};
+use crate::cache::recording::Recording;
 use crate::domain::generation::{CacheMode, Event};
+use crate::domain::id::RequestId;
 use crate::domain::waiting::Progress;
 use crate::limits::Reservation;
 
@@ -57,29 +59,31 @@ impl Gateway {
     pub(super) async fn answer(&self, call: Call, reservation: Reservation, progress: &Progress) -> Result<Begun, Error> {
         let place = self.place(&call).await;
         let outcome = match self.parts().exact.get(&place.key, &place.policy).await {
-            Lookup::Hit(hit) => return Ok(self.replayed(&call, hit)),
+            Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, hit), progress).await,
             Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
             Lookup::Miss(outcome) => outcome,
         };
         let meaning = self.meaning(&call, &place).await;
         if let Some(found) = meaning.as_ref().filter(|_| place.may_be_read()).and_then(|meaning| self.same_meaning(&call, meaning)) {
-            return Ok(self.replayed_alike(&call, found));
+            return self.kept_for_later(&call, self.replayed_alike(&call, found), progress).await;
         }
-        let kept = &call.settings.config.kept;
-        let resumable = call.control.detach || (call.streamed && !kept.resume_window.is_zero());
+        let resumable = call.is_resumable();
         if !place.policy.may_join() && !place.policy.write && meaning.is_none() && !resumable {
             return self.alone(call, reservation, progress, outcome).await;
         }
-        // Under a key of its own an answer can be kept and read again, but not joined.
-        let key = if place.policy.may_join() { place.key } else { Key::named(call.id.as_str()) };
+        let key = if place.policy.may_join() { place.key } else { own_key() };
         match self.parts().shares.join(key, &progress.subscribe()) {
-            Share::Alone if resumable => Err(Error::TooManyKept { most: kept.max_kept }),
+            Share::Alone if resumable => Err(Error::TooManyKept { most: call.settings.config.kept.max_kept }),
             Share::Alone => self.alone(call, reservation, progress, outcome).await,
-            Share::Follow { events, note } => follow(&call, reservation, events, &note, progress).await,
+            Share::Follow { events, note } => {
+                if resumable {
+                    self.keep_for_client(&call, events.recording(), &note)?;
+                }
+                follow(&call, reservation, events, &note, progress).await
+            }
             Share::Lead { flight, events, note, place: noted } => {
                 if resumable {
-                    let shared = kept::Shared { recording: flight.recording(), about: Arc::clone(&note.about) };
-                    self.parts().kept.keep(&call.principal, &call.id, shared, call.control.detach, kept.max_kept)?;
+                    self.keep_for_client(&call, flight.recording(), &note)?;
                 }
                 let (gateway, progress, about) = (self.clone(), progress.clone(), Arc::clone(&note.about));
                 let text = if meaning.is_some() { call.ask.prompt.text.clone() } else { String::new() };
@@ -99,6 +103,29 @@ impl Gateway {
                 first_of(events, &note).await
             }
         }
+    }
+
+    fn keep_for_client(&self, call: &Call, recording: Recording<Arc<Error>>, note: &Note) -> Result<(), Error> {
+        let shared = kept::Shared { recording, about: Arc::clone(&note.about) };
+        self.parts().kept.keep(&call.principal, &call.id, shared, call.control.detach, call.settings.config.kept.max_kept)
+    }
+
+    /// An answer that was made before, kept like one that is being made where the client may come back for it.
+    async fn kept_for_later(&self, call: &Call, begun: Begun, progress: &Progress) -> Result<Begun, Error> {
+        if !call.is_resumable() {
+            return Ok(begun);
+        }
+        let Share::Lead { flight, events, note, place } = self.parts().shares.join(own_key(), &progress.subscribe()) else {
+            return Err(Error::TooManyKept { most: call.settings.config.kept.max_kept });
+        };
+        self.keep_for_client(call, flight.recording(), &note)?;
+        // Nobody else sets it.
+        let _ = note.about.set(begun.about);
+        self.parts().tasks.spawn(async move {
+            let landed = flight.run(std::future::ready(Ok(begun.events.map_err(Arc::new)))).await;
+            drop((landed, place));
+        });
+        first_of(events, &note).await
     }
 
     async fn place(&self, call: &Call) -> Place {
@@ -162,12 +189,9 @@ impl Gateway {
 
     /// The answer from its first event on.
     fn whole(&self, call: Call, reservation: Reservation, about: Arc<About>, started: Started) -> Stream {
-        // Of a client that reads, deadline and key are watched where it reads; this is for when it has left.
-        let bounds = if call.control.detach {
-            Bounds::new(call.deadline, call.principal.key_id.is_some().then(|| call.principal.ended.clone()))
-        } else {
-            Bounds::default()
-        };
+        // Of a client that reads, the deadline is watched where it reads; this is for when it has left. Its key is watched where its
+        // answer is kept: others may read the same.
+        let bounds = if call.control.detach { Bounds::new(call.deadline, None) } else { Bounds::default() };
         let between = call.settings.timeouts.of(&about.model).between_tokens;
         let production = Production::new(started, Some(reservation), between, bounds);
         match call.settings.config.on_cut {
@@ -175,6 +199,11 @@ impl Gateway {
             OnCut::Continue => self.clone().continued(call, about, production).boxed(),
         }
     }
+}
+
+/// Under a key of its own an answer can be kept and read again, but not joined. Not the id of the request: clients choose that.
+fn own_key() -> Key {
+    Key::named(RequestId::generate().as_str())
 }
 
 /// Reads along with an equal request.

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use crate::domain::generation::{Ask, Change, Control, Dialect, Draft, Fallback, NotApplied, Priority};
 use crate::domain::id::{ModelName, RequestId};
 use crate::domain::model::ModelInfo;
-use crate::domain::principal::Principal;
+use crate::domain::principal::{Principal, Role};
 use crate::domain::waiting::{Progress, Reason, Waiting};
 use crate::limits::{Admission, Estimate, Reservation, Standing};
 use crate::routing::fallback::Chain;
@@ -39,6 +39,13 @@ pub struct Call {
     pub standing: Standing,
 }
 
+impl Call {
+    /// Whether the client may come back to its answer.
+    pub fn is_resumable(&self) -> bool {
+        self.control.detach || (self.streamed && !self.settings.config.kept.resume_window.is_zero())
+    }
+}
+
 impl Gateway {
     /// Lets a request in, or says why not. Nothing is asked of a backend.
     pub(super) async fn call(
@@ -51,6 +58,9 @@ impl Gateway {
         let settings = self.settings();
         let Draft { id, dialect, principal, mut ask, control, streamed, .. } = draft;
         let chain = chain(&settings, &asked, &control, &principal)?;
+        if is_unload(&ask) && principal.role < Role::Operator {
+            return Err(Error::UnloadForbidden);
+        }
         let estimate = self.estimate(&chain, &asked, &ask);
         let wait = settings.config.wait_for_rate;
         let reservation = self.admit(&principal, &estimate, wait, deadline, progress).await?;
@@ -123,7 +133,7 @@ impl Gateway {
         if let Some(name) = named.or(self.settings().config.default_model.as_ref()) {
             return Ok(name.clone());
         }
-        let mut models: Vec<ModelInfo> = self.registry().list().into_iter().map(|view| view.model).collect();
+        let mut models: Vec<ModelInfo> = self.registry().list().into_iter().map(|view| view.model).filter(ModelInfo::generates).collect();
         models.sort_by(|a, b| a.name.canonical().cmp(b.name.canonical()).then(b.loaded.cmp(&a.loaded)));
         models.dedup_by(|a, b| a.name == b.name);
         let only = |models: &[ModelInfo]| (models.len() == 1).then(|| models[0].name.clone());
@@ -157,6 +167,14 @@ fn chain(settings: &Settings, asked: &ModelName, control: &Control, who: &Princi
     Ok(permitted)
 }
 
+/// Whether nothing is asked but that the model leaves memory.
+pub(super) fn is_unload(ask: &Ask) -> bool {
+    let at_once = |value: &serde_json::Value| {
+        value.as_f64() == Some(0.0) || value.as_str().is_some_and(|text| text.trim_end_matches(['s', 'm', 'h']) == "0")
+    };
+    ask.prompt.text.is_empty() && ask.prompt.images.is_empty() && ask.keep_alive.as_ref().is_some_and(|keep| at_once(&keep.0))
+}
+
 /// Lowers what is above the key's caps, and sets a bound where there is none.
 fn cap(ask: &mut Ask, num_predict: Option<u64>, num_ctx: Option<u32>, changed: &mut Vec<Change>) {
     let why = "the key allows no more";
@@ -187,8 +205,10 @@ fn not_applied(control: &Control, chain: &Chain, class: Priority) -> Vec<NotAppl
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::domain::principal::Role;
+    use crate::domain::generation::{KeepAlive, Prompt};
     use crate::routing::fallback::{Alias, AliasStep, Aliases, Simplify, When};
 
     fn name(text: &str) -> ModelName {
@@ -224,6 +244,20 @@ mod tests {
         assert_eq!(try_it("big", list(), &key(&["big", "small"])).expect("allowed"), ["big", "small"]);
         assert!(matches!(try_it("big", list(), &key(&["small"])), Err(Error::ModelForbidden { .. })));
         assert_eq!(try_it("smart", Some(Fallback::Switch(false)), &key(&[])).expect("allowed"), ["big"]);
+    }
+
+    #[test]
+    fn only_an_empty_prompt_with_no_time_to_stay_unloads() {
+        let ask = |text: &str, keep: serde_json::Value| Ask {
+            prompt: Prompt { text: text.into(), ..Prompt::default() },
+            keep_alive: Some(KeepAlive(keep)),
+            ..Ask::default()
+        };
+        for zero in [json!(0), json!(0.0), json!("0"), json!("0s")] {
+            assert!(is_unload(&ask("", zero.clone())), "{zero}");
+            assert!(!is_unload(&ask("x", zero)));
+        }
+        assert!(!is_unload(&ask("", json!("5m"))) && !is_unload(&ask("", json!(-1))) && !is_unload(&Ask::default()));
     }
 
     #[test]

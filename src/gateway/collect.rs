@@ -24,9 +24,14 @@ pub struct Answer {
 /// Its own, and one for an answer longer than `bound_bytes`: it is refused, never cut.
 pub async fn collect(generation: &mut Generation, bound_bytes: usize) -> Result<Answer, Error> {
     let mut whole = Delta::default();
-    let mut size_bytes = 0;
+    let (mut size_bytes, mut restarts) = (0, 0);
     while let Some(event) = generation.next().await {
-        match event? {
+        let event = event?;
+        if generation.restarts() > restarts {
+            // What came so far belongs to an answer that was given up.
+            (whole, size_bytes, restarts) = (Delta::default(), 0, generation.restarts());
+        }
+        match event {
             Event::Delta(delta) => {
                 size_bytes += delta.text.len() + delta.thinking.len();
                 if size_bytes > bound_bytes {

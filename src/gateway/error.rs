@@ -40,6 +40,8 @@ pub enum Error {
     Queue(#[from] scheduler::Refusal),
     #[error("the request asks for a cached answer only, and there is none: {why}")]
     NotCached { why: &'static str },
+    #[error("a model leaves memory for all its users, which only an operator may ask for")]
+    UnloadForbidden,
     #[error("the key was revoked or has expired while its request ran")]
     KeyEnded,
     #[error("no generation with the id `{id}` is kept")]
@@ -93,6 +95,7 @@ impl Error {
             | Self::Limited(_)
             | Self::NotCached { .. }
             | Self::KeyEnded
+            | Self::UnloadForbidden
             | Self::NothingToResume { .. }
             | Self::IdInUse { .. }
             | Self::ResumeGone { .. } => Blame::Client,
@@ -132,6 +135,7 @@ impl Error {
             Self::Queue(refusal) => refusal.kind(),
             Self::NotCached { .. } => "not_cached",
             Self::KeyEnded => "key_ended",
+            Self::UnloadForbidden => "unload_forbidden",
             Self::NothingToResume { .. } => "generation_not_found",
             Self::ResumeGone { .. } => "resume_gone",
             Self::IdInUse { .. } => "id_in_use",

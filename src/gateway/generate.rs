@@ -16,6 +16,7 @@ use super::kept::Status;
 use super::metered::Metered;
 use super::parts::Parts;
 use super::record::Record;
+use super::restart::Restarts;
 use super::settings::{Config, Settings};
 use crate::domain::generation::{Draft, Event};
 use crate::domain::id::RequestId;
@@ -38,6 +39,7 @@ struct Inner {
 pub(super) struct Begun {
     pub about: Arc<About>,
     pub events: BoxStream<'static, Result<Event, Error>>,
+    pub restarts: Restarts,
 }
 
 impl Gateway {
@@ -81,7 +83,8 @@ impl Gateway {
         match begun {
             Ok((begun, bounds)) => {
                 record.accepted(&begun.about);
-                Ok(Generation { about: begun.about, events: Metered::new(begun.events, record, bounds) })
+                let events = Metered::new(begun.events, record, bounds);
+                Ok(Generation { about: begun.about, events, restarts: begun.restarts })
             }
             Err(error) => {
                 record.failed(error.blame(), error.kind());
@@ -110,7 +113,8 @@ impl Gateway {
         let mut record = Record::again(who, id, self.parts().ledger.clone());
         record.accepted(&about);
         let bounds = Bounds::new(None, who.key_id.is_some().then(|| who.ended.clone()));
-        Ok(Generation { about, events: Metered::new(super::answers::shared(events), record, bounds) })
+        let events = Metered::new(super::answers::shared(events), record, bounds);
+        Ok(Generation { about, events, restarts: Restarts::default() })
     }
 
     /// Whether a kept generation has ended, and how far it is.
@@ -129,11 +133,17 @@ impl Gateway {
 pub struct Generation {
     about: Arc<About>,
     events: Metered,
+    restarts: Restarts,
 }
 
 impl Generation {
     pub fn about(&self) -> &About {
         &self.about
+    }
+
+    /// How often the answer has begun anew. Only that of a request that is not streamed does.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.count()
     }
 
     /// From the arrival of the request to the asking of the backend that answers.

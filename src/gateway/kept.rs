@@ -1,13 +1,14 @@
 //! Generations that can be read again: detached ones, and those whose client may come back.
 //!
 //! An entry keeps its generation going: a detached one until it ends, another one for a bounded time after its last reader left.
-//! What has ended is kept for a bounded time. Ids belong to a tenant: nobody sees, stops or blocks another tenant's.
+//! What has ended is kept for a bounded time. When the key ends that asked for it, a generation that still runs is let go. Ids belong to a tenant: nobody sees, stops or blocks another tenant's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::about::About;
 use super::error::Error;
@@ -37,7 +38,7 @@ impl Default for Config {
 }
 
 /// How often entries are looked at.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 type Id = (Arc<str>, RequestId);
 pub type Events = Reader<Arc<Error>>;
@@ -53,6 +54,8 @@ struct Entry {
     shared: Shared,
     hold: Option<Hold<Arc<Error>>>,
     detached: bool,
+    /// Cancelled when the key it was asked for with ends.
+    ended: Option<CancellationToken>,
     /// When its last reader was seen to have left, or its end was seen.
     idle_since: Option<Instant>,
     ended_since: Option<Instant>,
@@ -89,7 +92,8 @@ impl Kept {
             return Err(Error::TooManyKept { most });
         }
         let hold = shared.recording.hold();
-        entries.insert(key, Entry { shared, hold, detached, idle_since: None, ended_since: None });
+        let ended = who.key_id.is_some().then(|| who.ended.clone());
+        entries.insert(key, Entry { shared, hold, detached, ended, idle_since: None, ended_since: None });
         Ok(())
     }
 
@@ -164,6 +168,9 @@ impl Entry {
         if self.shared.recording.is_over() {
             self.hold = None;
             return now.saturating_duration_since(*self.ended_since.get_or_insert(now)) >= config.keep_finished;
+        }
+        if self.ended.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return true;
         }
         if self.detached || self.shared.recording.readers() > 0 {
             self.idle_since = None;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::cache::prefix::{Chain, Prefixes, Warm};
-use crate::domain::generation::{Ask, Finish};
+use crate::domain::generation::{Ask, Finish, Request};
 use crate::domain::id::ModelName;
 
 /// Bytes of a token before anything was learnt: English text with a common vocabulary.
@@ -66,10 +66,10 @@ pub fn text_bytes(ask: &Ask) -> usize {
 
 /// What is to be learnt from one answer.
 pub struct Lesson {
-    pub model: ModelName,
     pub sizes: TokenSizes,
     pub prefixes: Prefixes,
     pub chain: Arc<Chain>,
+    pub request: Arc<Request>,
     /// What each backend was believed to hold of the prompt.
     pub predicted: Arc<[Warm]>,
     /// Bytes of text; `None` where they are not all of the prompt.
@@ -96,10 +96,14 @@ impl Lesson {
     /// The answer is whole. What the backend does not say of its cache is inferred.
     pub fn learn(&self, backend: &str, finish: &mut Finish) {
         if let (Some(bytes), Some(tokens), None) = (self.bytes, finish.usage.prompt_tokens, finish.remarks.truncated) {
-            self.sizes.observe(&self.model, bytes, tokens);
+            self.sizes.observe(&self.request.model, bytes, tokens);
         }
         let predicted = self.predicted.iter().find(|warm| &*warm.backend == backend);
         let observed = self.prefixes.observed(backend, &self.chain, predicted, &finish.usage, &finish.timing);
+        if let Some(context) = &finish.context {
+            let continued = Chain::continued(self.prefixes.config(), &self.request.model, &self.request.ask, context);
+            self.prefixes.insert(backend, &continued, context.len() as u64);
+        }
         finish.usage.cached_tokens = finish.usage.cached_tokens.or(observed.and_then(|observed| observed.cached_tokens));
     }
 }

@@ -24,6 +24,7 @@ mod metered;
 mod parts;
 mod production;
 mod record;
+mod restart;
 mod resumption;
 mod settings;
 mod shares;

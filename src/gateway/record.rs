@@ -56,42 +56,26 @@ pub struct Record {
 
 impl Record {
     pub fn open(draft: &Draft, ledger: Ledger) -> Self {
-        Self {
-            id: draft.id.clone(),
-            dialect: draft.dialect,
-            class: draft.principal.priority(draft.control.priority),
-            principal: Arc::clone(&draft.principal),
-            streamed: draft.streamed,
-            prompt_bytes: draft.ask.prompt.text.len(),
-            answer_bytes: 0,
-            started: ledger.clock.now(),
-            started_at_ms: ledger.clock.unix_ms(),
-            model: None,
-            backend: None,
-            asked: None,
-            queued: None,
-            ttft: None,
-            usage: Usage::default(),
-            cache: None,
-            attempts: 0,
-            end: None,
-            ledger,
-        }
-    }
-
-    /// The model is known and exists.
-    pub fn model(&mut self, model: &ModelName) {
-        self.model = Some(model.clone());
+        let class = draft.principal.priority(draft.control.priority);
+        let mut record = Self::of(draft.id.clone(), Arc::clone(&draft.principal), class, ledger);
+        (record.dialect, record.streamed, record.prompt_bytes) = (draft.dialect, draft.streamed, draft.ask.prompt.text.len());
+        record
     }
 
     /// For a client that comes back to an answer. Its events count as its own.
     pub fn again(who: &Principal, id: &RequestId, ledger: Ledger) -> Self {
+        let mut record = Self::of(id.clone(), Arc::new(who.clone()), who.default_priority, ledger);
+        record.streamed = true;
+        record
+    }
+
+    fn of(id: RequestId, principal: Arc<Principal>, class: Priority, ledger: Ledger) -> Self {
         Self {
-            id: id.clone(),
+            id,
+            principal,
+            class,
             dialect: Dialect::Native,
-            class: who.default_priority,
-            principal: Arc::new(who.clone()),
-            streamed: true,
+            streamed: false,
             prompt_bytes: 0,
             answer_bytes: 0,
             started: ledger.clock.now(),
@@ -107,6 +91,11 @@ impl Record {
             end: None,
             ledger,
         }
+    }
+
+    /// The model is known.
+    pub fn model(&mut self, model: &ModelName) {
+        self.model = Some(model.clone());
     }
 
     /// A backend has accepted, and was asked at this moment, or another request's answer is given.

@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::generate::Gateway;
 use crate::backends::{Health, Resident, Trouble};
-use crate::cache::exact::{Exact, Filter, Stats};
+use crate::cache::exact::{Filter, Stats};
+use crate::cache::semantic::Purge;
+use crate::domain::id::ModelName;
 use crate::models::Entry;
 use crate::routing;
 use crate::scheduler::QueueView;
@@ -59,8 +61,20 @@ impl Gateway {
     /// # Errors
     /// When the database cannot be written; those in memory are forgotten all the same.
     pub async fn purge(&self, filter: &Filter) -> Result<u64, crate::cache::exact::Error> {
-        let exact: &Exact = &self.parts().exact;
-        exact.purge(filter).await
+        let parts = self.parts();
+        match filter {
+            Filter::All => parts.semantic.purge(&Purge::All),
+            Filter::Tenant(tenant) => parts.semantic.purge(&Purge::Tenant(tenant.clone())),
+            Filter::Model(model) => self.purge_alike(model),
+            Filter::Key(_) => 0,
+        };
+        parts.exact.purge(filter).await
+    }
+
+    /// Answers that are given to questions that mean the same, of this model as the backends have it now.
+    fn purge_alike(&self, model: &ModelName) -> usize {
+        let digest = super::steps::digest(&self.registry().having(model)).unwrap_or_else(|| model.canonical().to_owned());
+        self.parts().semantic.purge(&Purge::ModelDigest(digest))
     }
 
     /// Generations that are kept for their clients.

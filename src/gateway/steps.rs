@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::about::{About, CacheOutcome};
 use super::attempt::Prepared;
-use super::call::Call;
+use super::call::{Call, is_unload};
 use super::choice::{Choice, Host};
 use super::error::{Error, Stage};
 use super::generate::Gateway;
@@ -130,14 +130,16 @@ impl Gateway {
         let normalised = self.normalise(call, step, policy, &hosts, &mut ask);
         normalised.changed.iter().for_each(|change| parts.ledger.metrics.option_changed(&change.field));
         done.changed.extend(simpler.into_iter().chain(normalised.changed));
-        let lesson = self.lesson(call, &step.model, &ask);
+        let request = Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: call.deadline.map(|d| d.at) };
+        let request = Arc::new(request);
+        let lesson = self.lesson(call, &request);
         let warm = conversation(call, &lesson.chain);
         let choice = Choice::new(self.places(&lesson, hosts, policy), parts.router.clone());
         let timeouts = call.settings.timeouts.of(&step.model);
         Prepared {
-            bytes: text_bytes(&ask),
+            bytes: text_bytes(&request.ask),
             runner: Runner { model: step.model.canonical().into(), shape: normalised.shape.into() },
-            request: Arc::new(Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: call.deadline.map(|d| d.at) }),
+            request,
             choice: Arc::new(choice),
             lesson,
             class: call.class,
@@ -154,7 +156,13 @@ impl Gateway {
         let Some((_, model)) = hosts.iter().find(|(entry, _)| entry.backend.kind() == Kind::Ollama) else { return Normalised::default() };
         let (loaded, now) = (loaded(hosts, &step.model), self.parts().ledger.clock.now());
         let with = Circumstances { loaded, allowance: &call.principal.allowance, now };
-        self.parts().normaliser.normalise(model, ask, policy, with)
+        let unload = is_unload(ask).then(|| ask.keep_alive.clone());
+        let mut normalised = self.parts().normaliser.normalise(model, ask, policy, with);
+        if let Some(keep_alive) = unload {
+            ask.keep_alive = keep_alive;
+            normalised.changed.retain(|change| change.field != "keep_alive");
+        }
+        normalised
     }
 
     /// The rest of an answer that was cut, on one of these.
@@ -163,13 +171,13 @@ impl Gateway {
         self.prepare(&again, step, Patience::default(), hosts, &mut Changed::default())
     }
 
-    fn lesson(&self, call: &Call, model: &ModelName, ask: &Ask) -> Lesson {
-        let parts = self.parts();
+    fn lesson(&self, call: &Call, request: &Arc<Request>) -> Lesson {
+        let (parts, model, ask) = (self.parts(), &request.model, &request.ask);
         let chain = Prefix::of(parts.prefixes.config(), model, ask);
         let predicted: Arc<[Warm]> = parts.prefixes.longest(&chain).into();
         let plain = ask.prompt.context.is_empty() && ask.prompt.images.is_empty();
         Lesson {
-            model: model.clone(),
+            request: Arc::clone(request),
             sizes: parts.sizes.clone(),
             prefixes: parts.prefixes.clone(),
             estimated_tokens: parts.sizes.estimate(model, ask),
@@ -232,7 +240,10 @@ fn trouble(error: &Error) -> Trouble {
         Error::Queue(scheduler::Refusal::Expired { waited }) => Trouble::QueueWait(*waited),
         Error::Queue(scheduler::Refusal::TooLate { eta, .. }) => Trouble::QueueWait(*eta),
         Error::Queue(_) => Trouble::Failed { kind: "overloaded", retry: Retry::Elsewhere },
-        Error::TooSlow { stage: Stage::FirstToken | Stage::Loading, allowed } => Trouble::FirstToken(*allowed),
+        // It had not come by then, so it takes longer.
+        Error::TooSlow { stage: Stage::FirstToken | Stage::Loading, allowed } => {
+            Trouble::FirstToken(allowed.saturating_add(Duration::from_millis(1)))
+        }
         Error::ModelNotFound { .. } => Trouble::Failed { kind: "model_not_found", retry: Retry::Elsewhere },
         error => Trouble::Failed { kind: error.kind(), retry: error.retry() },
     }

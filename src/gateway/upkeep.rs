@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::generate::Gateway;
 use crate::backends::Kind;
@@ -21,12 +24,28 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(30);
 type Digests = HashMap<String, BTreeSet<String>>;
 
 impl Gateway {
-    /// Looks at the backends for ever; to be run as one supervised task.
+    /// Looks at the backends for ever; to be run as one supervised task. One that takes long to tell does not keep the others from
+    /// being looked at, and is heard out: a server that is stuck may notice it only while it is asked.
     pub async fn keep_up(self) {
-        let mut known = HashSet::new();
+        let (mut known, mut busy, mut looks) = (HashSet::new(), HashSet::new(), FuturesUnordered::new());
+        let mut ticks = interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            known = self.look(known).await;
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::select! {
+                Some(name) = looks.next() => {
+                    busy.remove(&name);
+                }
+                _ = ticks.tick() => {
+                    known = self.forget_gone(known);
+                    for entry in self.registry().entries().iter().filter(|entry| busy.insert(entry.backend.name().to_owned())) {
+                        let (gateway, entry) = (&self, Arc::clone(entry));
+                        looks.push(async move {
+                            gateway.look_at(&entry).await;
+                            entry.backend.name().to_owned()
+                        });
+                    }
+                }
+            }
         }
     }
 
@@ -39,6 +58,7 @@ impl Gateway {
                 Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;
             }
             known = self.forget_old_models(known).await;
+            self.parts().semantic.prune(Instant::now());
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
     }
@@ -60,11 +80,14 @@ impl Gateway {
         now
     }
 
-    /// Asks every backend once. Those that are gone since are forgotten.
-    pub async fn look(&self, known: HashSet<String>) -> HashSet<String> {
-        let entries = self.registry().entries();
-        join_all(entries.iter().map(|entry| self.look_at(entry))).await;
-        let now: HashSet<String> = entries.iter().map(|entry| entry.backend.name().to_owned()).collect();
+    /// Asks every backend once, and waits for all.
+    pub async fn look(&self) {
+        join_all(self.registry().entries().iter().map(|entry| self.look_at(entry))).await;
+    }
+
+    /// Forgets the backends that are gone since, and tells which there are.
+    fn forget_gone(&self, known: HashSet<String>) -> HashSet<String> {
+        let now: HashSet<String> = self.registry().entries().iter().map(|entry| entry.backend.name().to_owned()).collect();
         for gone in known.difference(&now) {
             self.parts().scheduler.remove(gone);
             self.parts().router.forget(gone);

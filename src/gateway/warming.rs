@@ -45,9 +45,11 @@ impl Gateway {
         let Ok(model) = ModelName::parse(&row.model) else { return };
         let ask = warm::ask(row);
         let held = self.parts().prefixes.longest(&Prefix::of(self.parts().prefixes.config(), &model, &ask));
-        for (entry, _) in self.registry().having(&model).into_iter().filter(|(entry, _)| entry.is_up()) {
+        // Before it was looked at, the queue knows nothing of a backend.
+        let ready = |entry: &Entry| entry.is_up() && entry.resident().is_some();
+        for (entry, _) in self.registry().having(&model).into_iter().filter(|(entry, _)| ready(entry)) {
             let backend = entry.backend.name().to_owned();
-            let seen = seen(&entry, &model, held.iter().any(|warm| *warm.backend == *backend));
+            let seen = seen(&entry, &model, !self.parts().prefixes.config().enabled || held.iter().any(|warm| *warm.backend == *backend));
             if let Some(cause) = self.warm().due(&row.name, &backend, seen) {
                 tracing::debug!(name = row.name, backend, cause = cause.as_str(), "warming a prompt");
                 let (gateway, name, model, ask) = (self.clone(), row.name.clone(), model.clone(), ask.clone());
@@ -57,6 +59,7 @@ impl Gateway {
                     if let Ok(Err(error)) = &sent {
                         tracing::warn!(name, backend, %error, "a prompt could not be kept warm");
                     }
+                    gateway.parts().ledger.metrics.warm_sent(cause.as_str(), worked);
                     gateway.warm().finished(&name, &backend, worked);
                 });
             }

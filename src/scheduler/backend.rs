@@ -110,6 +110,13 @@ impl Backend {
         self.runners.entry(runner.clone()).or_default()
     }
 
+    /// A model that is listed is there, although nothing was sent to it from here.
+    pub(super) fn meet(&mut self, now: At, runner: &Runner) {
+        if self.listed.contains(&runner.model) && !self.runners.keys().any(|known| known.model == runner.model) {
+            self.runner(now, runner);
+        }
+    }
+
     /// The runner is loaded now, or about to be: what is idle and not known to fit beside it is taken to be gone.
     pub(super) fn loads(&mut self, runner: &Runner) {
         let mut kept: BTreeSet<Arc<str>> = self.busy().map(|(busy, _)| busy.model.clone()).collect();

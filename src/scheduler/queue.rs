@@ -144,6 +144,9 @@ impl Queue {
         }
         if let Some(backend) = self.backends.get_mut(name) {
             backend.update(now, view);
+            for lane in backend.lanes.clone().iter().filter_map(|id| self.lanes.get(id)) {
+                backend.meet(now, &lane.runner);
+            }
         }
         self.fill(now, name);
     }
@@ -167,6 +170,11 @@ impl Queue {
             return Err(Refusal::NoBackend);
         }
         let lane = self.lane(now, &entry.runner, backends)?;
+        for name in backends {
+            if let Some(backend) = self.backends.get_mut(name) {
+                backend.meet(now, &entry.runner);
+            }
+        }
         self.last += 1;
         let id = self.last;
         let patience = entry.patience.unwrap_or(self.config.patience);

@@ -70,14 +70,14 @@ async fn everything_travels_and_nothing_of_the_client_leaks() {
     let response = request.send().await.expect("an answer");
     assert_eq!(response.headers()["x-request-id"], "mine-1");
     let answer: Value = response.json().await.expect("JSON");
-    let not_applied: Vec<&str> =
-        answer["arriero"]["not_applied"].as_array().expect("a list").iter().filter_map(|n| n["field"].as_str()).collect();
-    assert_eq!(not_applied, ["priority", "session", "cache", "fallback"]);
+    assert_eq!(answer["arriero"]["not_applied"], json!([]));
+    // How long a model stays in memory is decided for all its users.
+    assert_eq!(answer["arriero"]["changed"][0]["field"], "keep_alive");
     let received = fake.requests().into_iter().find(|r| r.path == "/api/generate").expect("one came");
     let sent = received.json();
     assert_eq!(
-        (&sent["new_field"], &sent["options"]["future"], &sent["keep_alive"], &sent["context"]),
-        (&json!({"a": [1]}), &json!(3), &json!("5m"), &json!([1, 2]))
+        (&sent["new_field"], &sent["options"]["future"], sent.get("keep_alive"), &sent["context"]),
+        (&json!({"a": [1]}), &json!(3), None, &json!([1, 2]))
     );
     for own in ["priority", "session", "cache", "fallback", "deadline_ms"] {
         assert!(sent.get(own).is_none(), "{own} is the gateway's own");
@@ -138,6 +138,14 @@ async fn an_empty_prompt_loads_the_model() {
     assert_eq!((status, &answer["done_reason"], &answer["response"]), (200, &json!("load"), &json!("")));
     let events = app.events(json!({"model": "gemma3:270m", "keep_alive": 0})).await;
     assert_eq!(data(&events[events.len() - 1])["done_reason"], "unload");
+}
+
+#[tokio::test]
+async fn who_only_generates_does_not_unload_for_all() {
+    let fake = fake(|_| {}).await;
+    let app = TestApp::with(&[&fake], |c| c.auth.anonymous.role = arriero::domain::principal::Role::User).await;
+    let (status, problem) = app.ask(json!({"model": "gemma3:270m", "keep_alive": 0})).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("unload_forbidden")), "{problem}");
 }
 
 #[tokio::test]

@@ -67,9 +67,9 @@ async fn a_body_beyond_the_bound_is_a_413() {
 
 #[tokio::test]
 async fn a_large_prompt_arrives_whole() {
-    let fake = fake(|_| {}).await;
+    let fake = fake(|s| s.num_ctx = 32_768).await;
     let app = TestApp::spawn(&fake).await;
-    let prompt = "wörd \u{1F600} ".repeat(200_000 / 11);
+    let prompt = "wörd \u{1F600} ".repeat(100_000 / 11);
     let (status, answer) = app.ask(json!({"model": "gemma3:270m", "prompt": prompt, "options": {"num_predict": 1}})).await;
     assert_eq!(status, 200, "{answer}");
     let received = fake.requests().into_iter().rev().find(|r| r.path == "/api/generate").expect("one came");

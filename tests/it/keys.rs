@@ -21,7 +21,7 @@ use crate::process::{self, Process, refused};
 use crate::support::{PATIENCE, TestApp, config, fake};
 
 /// An app that requires keys, and the key of its first admin.
-async fn guarded(fake: &FakeOllama, change: impl FnOnce(&mut Config)) -> (TestApp, String) {
+pub async fn guarded(fake: &FakeOllama, change: impl FnOnce(&mut Config)) -> (TestApp, String) {
     let app = TestApp::with(&[fake], |config| {
         config.auth.required = Required::Always;
         change(config);
@@ -32,14 +32,14 @@ async fn guarded(fake: &FakeOllama, change: impl FnOnce(&mut Config)) -> (TestAp
 }
 
 /// Asks the admin API.
-async fn admin(app: &TestApp, key: &str, method: Method, path: &str, body: Value) -> (u16, Value) {
+pub async fn admin(app: &TestApp, key: &str, method: Method, path: &str, body: Value) -> (u16, Value) {
     let url = format!("{}/admin/{path}", app.url);
     let response = app.client.request(method, url).bearer_auth(key).json(&body).send().await.expect("an answer");
     (response.status().as_u16(), response.json().await.expect("JSON"))
 }
 
 /// Makes a key; its secret and its id.
-async fn make(app: &TestApp, key: &str, body: Value) -> (String, String) {
+pub async fn make(app: &TestApp, key: &str, body: Value) -> (String, String) {
     let (status, made) = admin(app, key, Method::POST, "keys", body).await;
     assert_eq!(status, 201, "{made}");
     (made["secret"].as_str().expect("a secret").to_owned(), made["key"]["id"].as_str().expect("an id").to_owned())

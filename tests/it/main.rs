@@ -3,13 +3,17 @@
 #![expect(clippy::disallowed_methods, reason = "tests start tasks and read their environment as they please")]
 
 mod architecture;
+mod caching;
 mod cancel;
 mod cli;
 mod docs;
 #[cfg(feature = "embedded")]
 mod embedded;
+mod failover;
+mod fallback;
 mod faults;
 mod generate;
+mod guard;
 mod input;
 mod keys;
 mod limits;
@@ -17,7 +21,11 @@ mod limits;
 mod lm;
 mod ops;
 mod process;
+mod queue;
 mod real_ollama;
+mod reload;
+mod resume;
+mod semantic;
 mod shutdown;
 mod sockets;
 mod support;

@@ -1,5 +1,6 @@
 //! Arriero in this process, on a port of its own, with a data folder of its own, in front of fake servers.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,8 +11,10 @@ use arriero::domain::clock::Clock;
 use arriero_bench::fake::{FakeOllama, Script};
 use arriero_bench::sse;
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 /// How long anything may take before a test calls it hung. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,8 +34,12 @@ pub fn config(data: &TempDir, fakes: &[&FakeOllama]) -> Config {
     config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     data.path().clone_into(&mut config.data_dir);
     // A deep check asks for a token of its own, which tests that count requests would see.
-    let server =
-        |fake: &&FakeOllama| ollama::Config { url: fake.url(), deep_probe_interval: Duration::from_hours(1), ..ollama::Config::default() };
+    let server = |fake: &&FakeOllama| ollama::Config {
+        url: fake.url(),
+        deep_probe_interval: Duration::from_hours(1),
+        slots: Some(4),
+        ..ollama::Config::default()
+    };
     config.ollama = fakes.iter().map(server).collect();
     // All tests are one address, and some try many wrong keys.
     config.limits.address.wrong_keys_per_minute = None;
@@ -45,10 +52,18 @@ impl TestApp {
     }
 
     pub async fn with(fakes: &[&FakeOllama], change: impl FnOnce(&mut Config)) -> Self {
-        let data = tempfile::tempdir().expect("a folder");
+        Self::on(tempfile::tempdir().expect("a folder"), fakes, change).await
+    }
+
+    /// On a data folder that another one has left.
+    pub async fn on(data: TempDir, fakes: &[&FakeOllama], change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&data, fakes);
         change(&mut config);
         let app = app::start(config, Clock::system()).await.expect("starts");
+        Self::around(app, data)
+    }
+
+    pub fn around(app: App, data: TempDir) -> Self {
         let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().expect("a client");
         let address = app.address();
         Self { url: format!("http://{address}"), address, client, data, app: Some(app) }
@@ -60,6 +75,34 @@ impl TestApp {
 
     pub async fn get(&self, path: &str) -> reqwest::Response {
         self.client.get(format!("{}{path}", self.url)).send().await.expect("an answer")
+    }
+
+    /// A request by the holder of a key.
+    pub async fn post_as(&self, key: &str, body: Value) -> reqwest::Response {
+        self.client.post(format!("{}/generate", self.url)).bearer_auth(key).json(&body).send().await.expect("an answer")
+    }
+
+    /// A request that others run beside.
+    pub fn start(&self, body: Value) -> JoinHandle<reqwest::Response> {
+        let request = self.client.post(format!("{}/generate", self.url)).json(&body);
+        tokio::spawn(async move { request.send().await.expect("an answer") })
+    }
+
+    /// Reads the events of a request one by one.
+    pub async fn listen(&self, mut body: Value) -> Listener {
+        body["stream"] = json!(true);
+        let response = self.post(body).await;
+        assert_eq!(response.status(), 200);
+        Listener::new(response)
+    }
+
+    /// Waits until so many requests wait for their turn.
+    pub async fn until_waiting(&self, wanted: u64) {
+        eventually(&format!("that {wanted} wait"), async || self.queue().await["waiting"] == wanted).await;
+    }
+
+    pub async fn queue(&self) -> Value {
+        self.get("/admin/queue").await.json().await.expect("JSON")
     }
 
     /// Status and body of a request that does not stream.
@@ -113,6 +156,52 @@ pub async fn read_events(response: reqwest::Response) -> Vec<sse::Event> {
     events
 }
 
+/// Reads a stream of events one by one. Dropping it is leaving.
+pub struct Listener {
+    body: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    parser: sse::Parser,
+    ready: VecDeque<sse::Event>,
+}
+
+impl Listener {
+    pub fn new(response: reqwest::Response) -> Self {
+        Self { body: response.bytes_stream().boxed(), parser: sse::Parser::new(), ready: VecDeque::new() }
+    }
+
+    /// The next event that is no heartbeat; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<sse::Event> {
+        loop {
+            match self.ready.pop_front() {
+                Some(event) if event.comment.is_some() => continue,
+                Some(event) => return Some(event),
+                None => {}
+            }
+            let piece = self.body.next().await?.expect("a whole body");
+            let mut events = Vec::new();
+            self.parser.feed(&piece, &mut events);
+            self.ready.extend(events);
+        }
+    }
+
+    /// The events up to the one of this number among those of this name.
+    pub async fn until(&mut self, name: &str, count: usize) -> Vec<sse::Event> {
+        let mut events = Vec::new();
+        while events.iter().filter(|event: &&sse::Event| event.event == name).count() < count {
+            events.push(self.next().await.unwrap_or_else(|| panic!("{count} × {name}, but there were only {events:?}")));
+        }
+        events
+    }
+
+    /// All events that are left.
+    pub async fn rest(mut self) -> Vec<sse::Event> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
 /// The data of an event.
 pub fn data(event: &sse::Event) -> Value {
     serde_json::from_str(&event.data).expect("JSON")
@@ -121,6 +210,23 @@ pub fn data(event: &sse::Event) -> Value {
 /// The text of all `token` events.
 pub fn text(events: &[sse::Event]) -> String {
     events.iter().filter(|e| e.event == "token").filter_map(|e| data(e)["text"].as_str().map(str::to_owned)).collect()
+}
+
+/// The prompts that a fake was asked, in the order in which they came.
+pub fn prompts(fake: &FakeOllama) -> Vec<String> {
+    fake.seen(|seen| seen.on("/api/generate").filter_map(|asked| asked.json()["prompt"].as_str().map(str::to_owned)).collect())
+}
+
+/// Has a fake load a model, as somebody else's request would.
+pub async fn load(fake: &FakeOllama, model: &str) {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = client.post(format!("{}/api/generate", fake.url())).json(&json!({"model": model})).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+}
+
+/// How often a fake was asked to generate.
+pub fn asked(fake: &FakeOllama) -> usize {
+    fake.seen(|seen| seen.on("/api/generate").count())
 }
 
 /// Waits until something holds.

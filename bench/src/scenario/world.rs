@@ -1,6 +1,10 @@
 //! One side of a scenario: servers, perhaps a gateway in front of them, and where clients go.
 
-use super::{Plan, count};
+use super::{
+    Plan,
+    ask::{self, Ask},
+    count,
+};
 use crate::{
     fake::{Model, Script, Text},
     http1::raw,
@@ -260,6 +264,13 @@ impl World {
         Ok(Some(Self { side: "behind", target, fakes, gateway: Some(gateway) }))
     }
 
+    /// Has the first model loaded, as it was before the load began when the real server was measured.
+    async fn warm(&self, script: &Script, setup: &Setup) {
+        let Some(model) = script.models.first() else { return };
+        let key = setup.tenants.first().and_then(|tenant| self.key(tenant));
+        ask::once(&self.target, &Ask::new(&model.name, "Good morning", 1).key(key)).await;
+    }
+
     pub fn key(&self, tenant: &str) -> Option<String> {
         self.gateway.as_ref().and_then(|gateway| gateway.key(tenant))
     }
@@ -326,10 +337,17 @@ pub async fn compare<T>(plan: &Plan, script: &Script, setup: &Setup, load: impl 
     if let Some(real) = plan.upstream {
         reachable(real).await?;
     }
-    let alone = async { load(&World::alone(plan, script)?).await };
+    let alone = async {
+        let world = World::alone(plan, script)?;
+        world.warm(script, setup).await;
+        load(&world).await
+    };
     let behind = async {
         match World::behind(plan, script, setup, 1).await? {
-            Some(world) => load(&world).await.map(Some),
+            Some(world) => {
+                world.warm(script, setup).await;
+                load(&world).await.map(Some)
+            }
             None => Ok(None),
         }
     };

@@ -185,7 +185,7 @@ pub async fn warm(From(state): From<State>, body: Body) -> Result<StatusCode, Pr
 pub async fn cool(From(state): From<State>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
     match state.gateway.warm().remove(&name).await {
         Ok(true) => Ok(StatusCode::NO_CONTENT),
-        Ok(false) => Err(Problem::new("not_found", format!("no prompt called `{name}` is kept warm"))),
+        Ok(false) => Err(Problem::new("warm_prompt_not_found", format!("no prompt called `{name}` is kept warm"))),
         Err(error) => Err(Problem::new("not_stored", error.to_string())),
     }
 }

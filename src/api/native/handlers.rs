@@ -60,6 +60,7 @@ pub async fn generate(
 #[utoipa::path(get, path = "/generate/{id}", tag = "native", params(("id" = String, Path, description = "The request's id")), responses(
     (status = 200, description = "The answer", content((GenerateResponse = "application/json"), (String = "text/event-stream"))),
     (status = 202, description = "It is being made", body = Detached),
+    (status = 204, description = "Nothing follows the event that `Last-Event-ID` names"),
     (status = 404, description = "No such generation is kept for this caller", body = Problem, content_type = "application/problem+json"),
     (status = 410, description = "What would have to be sent again is no longer kept", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -107,6 +108,11 @@ fn resume_point(headers: &HeaderMap) -> Result<Option<(RequestId, u64)>, Problem
 }
 
 fn resume(state: &State, principal: &Principal, id: RequestId, next: u64) -> Result<Response, Problem> {
+    let kept = state.gateway.kept(principal, &id)?;
+    if kept.ended && next > kept.events {
+        // It has had everything: this tells a client that reconnects by itself to stop.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let generation = state.gateway.resume(principal, &id, next.saturating_sub(1))?;
     Ok(stream::resumed(state, id, generation, next))
 }
