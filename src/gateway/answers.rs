@@ -13,6 +13,7 @@ use super::generate::{Begun, Gateway};
 use super::kept;
 use super::meaning::{Found, Meaning};
 use super::production::{Production, Started};
+use super::restart::Restarts;
 use super::settings::OnCut;
 use super::shares::{Note, Share};
 use super::steps;
@@ -159,19 +160,27 @@ impl Gateway {
     fn replayed_alike(&self, call: &Call, found: Found) -> Begun {
         let cache = CacheOutcome { age: Some(found.age), similarity: Some(found.similarity), ..CacheOutcome::new("semantic", "alike") };
         let about = Arc::new(About { cache, ..unasked(call, "cache") });
-        Begun { about, events: found.answer.replay(self.parts().exact.speed()).map(Ok).boxed() }
+        Begun { restarts: Restarts::default(), about, events: found.answer.replay(self.parts().exact.speed()).map(Ok).boxed() }
     }
 
     fn replayed(&self, call: &Call, hit: Hit) -> Begun {
         let about = Arc::new(About { cache: said(&hit.outcome()), ..unasked(call, "cache") });
         let events = Arc::clone(&hit.answer).replay(self.parts().exact.speed());
-        Begun { about, events: events.map(Ok).boxed() }
+        Begun { restarts: Restarts::default(), about, events: events.map(Ok).boxed() }
     }
 
     /// Nobody else reads it.
     async fn alone(&self, call: Call, reservation: Reservation, progress: &Progress, outcome: Outcome) -> Result<Begun, Error> {
-        let (about, events) = self.produced(call, reservation, progress, outcome).await?;
-        Ok(Begun { about, events })
+        let (about, started) = self.started(&call, progress, outcome).await?;
+        let restarts = Restarts::default();
+        let events = if call.streamed {
+            self.whole(call, reservation, Arc::clone(&about), started)
+        } else {
+            // Its client sees nothing before the end, so it can begin anew.
+            let production = production(&call, reservation, &about, started);
+            self.clone().restarting(call, Arc::clone(&about), production, restarts.clone()).boxed()
+        };
+        Ok(Begun { about, events, restarts })
     }
 
     async fn produced(
@@ -181,24 +190,32 @@ impl Gateway {
         progress: &Progress,
         outcome: Outcome,
     ) -> Result<(Arc<About>, Stream), Error> {
-        let (mut about, started) = self.produce(&call, progress).await?;
-        about.cache = said(&outcome);
-        let about = Arc::new(about);
+        let (about, started) = self.started(&call, progress, outcome).await?;
         Ok((Arc::clone(&about), self.whole(call, reservation, about, started)))
+    }
+
+    async fn started(&self, call: &Call, progress: &Progress, outcome: Outcome) -> Result<(Arc<About>, Started), Error> {
+        let (mut about, started) = self.produce(call, progress).await?;
+        about.cache = said(&outcome);
+        Ok((Arc::new(about), started))
     }
 
     /// The answer from its first event on.
     fn whole(&self, call: Call, reservation: Reservation, about: Arc<About>, started: Started) -> Stream {
-        // Of a client that reads, the deadline is watched where it reads; this is for when it has left. Its key is watched where its
-        // answer is kept: others may read the same.
-        let bounds = if call.control.detach { Bounds::new(call.deadline, None) } else { Bounds::default() };
-        let between = call.settings.timeouts.of(&about.model).between_tokens;
-        let production = Production::new(started, Some(reservation), between, bounds);
+        let production = production(&call, reservation, &about, started);
         match call.settings.config.on_cut {
             OnCut::Error => production.boxed(),
             OnCut::Continue => self.clone().continued(call, about, production).boxed(),
         }
     }
+}
+
+fn production(call: &Call, reservation: Reservation, about: &About, started: Started) -> Production {
+    // Of a client that reads, the deadline is watched where it reads; this is for when it has left. Its key is watched where its
+    // answer is kept: others may read the same.
+    let bounds = if call.control.detach { Bounds::new(call.deadline, None) } else { Bounds::default() };
+    let between = call.settings.timeouts.of(&about.model).between_tokens;
+    Production::new(started, Some(reservation), between, bounds)
 }
 
 /// Under a key of its own an answer can be kept and read again, but not joined. Not the id of the request: clients choose that.
@@ -227,7 +244,7 @@ async fn follow(call: &Call, reservation: Reservation, events: kept::Events, not
         let _held = &reservation;
         event
     });
-    Ok(Begun { about: Arc::new(about), events: events.boxed() })
+    Ok(Begun { restarts: Restarts::default(), about: Arc::new(about), events: events.boxed() })
 }
 
 /// Tells where the request stands that is waited for.
@@ -254,7 +271,7 @@ async fn first_of(mut events: kept::Events, note: &Note) -> Result<Begun, Error>
         None => return Err(cut()),
     };
     let about = note.about.get().cloned().ok_or_else(cut)?;
-    Ok(Begun { about, events: stream::once(std::future::ready(Ok(first))).chain(shared(events)).boxed() })
+    Ok(Begun { restarts: Restarts::default(), about, events: stream::once(std::future::ready(Ok(first))).chain(shared(events)).boxed() })
 }
 
 /// The events of an answer that may have several readers, as one of them sees them.
