@@ -66,8 +66,7 @@ fn runners(queue: &Value) -> Vec<Vec<String>> {
         };
         let state = if backend["available"] == false { "backend down" } else { state };
         let slots = format!("{}{}", text(&runner["slots"]), if runner["learnt"] == true { " (found out)" } else { "" });
-        let [name, model, running, booked] =
-            [&backend["backend"], &runner["model"], &runner["in_flight"], &runner["booked"]].map(|value| text(value));
+        let [name, model, running, booked] = [&backend["backend"], &runner["model"], &runner["in_flight"], &runner["booked"]].map(text);
         [name, model, slots, running, booked, span(&runner["load_ms"]), state.to_owned()]
     };
     let all = list(&queue["backends"]).iter().flat_map(|backend| list(&backend["runners"]).iter().map(move |runner| row(backend, runner)));
