@@ -83,6 +83,9 @@ impl fmt::Display for Answering {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Arriero {} listens on {}", env!("CARGO_PKG_VERSION"), self.url())?;
+        if !self.address.ip().is_loopback() {
+            writeln!(f, "Other machines can reach it, at {}.", self.address)?;
+        }
         writeln!(f, "Backends:")?;
         for backend in &self.backends {
             writeln!(f, "{backend}")?;

@@ -31,8 +31,8 @@ impl Scope {
 
     fn subject(self) -> &'static str {
         match self {
-            Self::Key => "this key",
-            Self::Tenant => "this key's tenant",
+            Self::Key => "this caller",
+            Self::Tenant => "this caller's tenant",
             Self::Address => "this address",
             Self::Global => "the gateway as a whole",
         }

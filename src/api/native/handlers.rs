@@ -54,7 +54,7 @@ pub async fn generate(
 
 /// Read a generation again
 ///
-/// Of a request with `detach`, and of one whose connection broke while `generation.resume_window` lasts: with
+/// Of a request with `detach`, and of one whose connection broke while `generation.kept.resume_window` lasts: with
 /// `Accept: text/event-stream` its events, from the start or after `Last-Event-ID`, first those that have come and then live ones; otherwise the whole answer,
 /// or 202 while it is being made.
 #[utoipa::path(get, path = "/generate/{id}", tag = "native", params(("id" = String, Path, description = "The request's id")), responses(

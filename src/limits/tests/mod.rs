@@ -335,7 +335,7 @@ proptest! {
     fn a_refusal_speaks_plainly_whatever_its_numbers(limit in any::<u64>(), asked in any::<u64>()) {
         for kind in Kind::ALL {
             let text = refusal::Refusal::too_large(kind, Scope::Tenant, limit, asked).detail();
-            prop_assert!(text.contains("this key's tenant ") && text.len() < 200, "{}", text);
+            prop_assert!(text.contains("this caller's tenant ") && text.len() < 200, "{}", text);
         }
     }
 }
