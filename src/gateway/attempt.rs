@@ -40,6 +40,8 @@ pub struct Prepared {
     pub patience: Option<Duration>,
     /// The same for the first token.
     pub first_token_within: Option<Duration>,
+    /// Requests for the model that each backend works on at a time, where its policy says so.
+    pub slots: Option<u32>,
     pub bytes: usize,
 }
 
@@ -108,6 +110,7 @@ impl Gateway {
             prompt_tokens: prepared.lesson.prompt_tokens(),
             warm: prepared.warm,
             num_predict: request.ask.options.num_predict.and_then(|most| u64::try_from(most).ok()).filter(|most| *most > 0),
+            slots: prepared.slots,
             bytes: prepared.bytes,
             progress: progress.clone(),
         };

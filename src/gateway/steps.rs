@@ -138,6 +138,7 @@ impl Gateway {
         let timeouts = call.settings.timeouts.of(&step.model);
         Prepared {
             bytes: text_bytes(&request.ask),
+            slots: policy.slots,
             runner: Runner { model: step.model.canonical().into(), shape: normalised.shape.into() },
             request,
             choice: Arc::new(choice),

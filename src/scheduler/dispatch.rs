@@ -84,9 +84,9 @@ impl Queue {
             return None;
         }
         let busy = state.map_or(0, State::busy);
-        let slots = state.map_or_else(|| backend.slots.unwrap_or(1).max(1), |state| state.slots.known());
+        let slots = lane.slots.unwrap_or_else(|| state.map_or_else(|| backend.slots.unwrap_or(1).max(1), |state| state.slots.known()));
         let probe = busy >= slots;
-        if probe && !state.is_some_and(|state| self.may_probe(now, state)) {
+        if probe && (lane.slots.is_some() || !state.is_some_and(|state| self.may_probe(now, state))) {
             return None;
         }
         let recent: Vec<u64> = state.map(|state| state.recent.iter().copied().collect()).unwrap_or_default();

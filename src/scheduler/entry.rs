@@ -40,6 +40,8 @@ pub struct Entry {
     /// Names the conversation or prefix, so that it can follow itself on a slot.
     pub warm: Option<u64>,
     pub num_predict: Option<u64>,
+    /// Requests for its model that each backend works on at a time. `None`: as many as the backend can.
+    pub slots: Option<u32>,
     /// Memory the request holds while it waits.
     pub bytes: usize,
     /// Where news of its place go.

@@ -32,6 +32,7 @@ fn entry() -> Entry {
         prompt_tokens: 10,
         warm: None,
         num_predict: Some(10),
+        slots: None,
         bytes: 100,
         progress: Progress::new().0,
     }

@@ -58,11 +58,13 @@ pub(super) struct Lane {
     turns: Turns,
     pub waiting: usize,
     pub used: At,
+    /// Requests that each backend works on at a time, where that is set for the model.
+    pub slots: Option<u32>,
 }
 
 impl Lane {
     pub(super) fn new(runner: Runner, backends: Vec<Arc<str>>) -> Self {
-        Self { runner, backends, classes: Default::default(), turns: Turns::default(), waiting: 0, used: At::ZERO }
+        Self { runner, backends, classes: Default::default(), turns: Turns::default(), waiting: 0, used: At::ZERO, slots: None }
     }
 
     pub(super) fn class(&self, class: Priority) -> &Class {

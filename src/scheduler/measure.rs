@@ -122,6 +122,7 @@ fn entry(n: usize, tenants: &[Arc<str>], candidates: &Arc<dyn Candidates>) -> En
         prompt_tokens: 100,
         warm: Some((n % 50) as u64),
         num_predict: Some(if n.is_multiple_of(3) { 400 } else { 40 }),
+        slots: None,
         bytes: 1_000,
         progress: Progress::new().0,
     }

@@ -170,6 +170,9 @@ impl Queue {
             return Err(Refusal::NoBackend);
         }
         let lane = self.lane(now, &entry.runner, backends)?;
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.slots = entry.slots;
+        }
         for name in backends {
             if let Some(backend) = self.backends.get_mut(name) {
                 backend.meet(now, &entry.runner);

@@ -117,6 +117,7 @@ fn every_failure_of_a_backend_can_be_named() {
         Error::Failed { status: None, message: message() },
         Error::Protocol { message: message() },
         Error::Stalled { stage: "x", silent: Duration::ZERO },
+        Error::Wedged { model: message(), why: message() },
         Error::Closed,
     ];
     assert_eq!(failures.iter().map(Error::kind).collect::<Vec<_>>(), ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>());

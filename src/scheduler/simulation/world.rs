@@ -253,6 +253,7 @@ impl World {
             prompt_tokens: job.prompt,
             warm: job.warm,
             num_predict: job.bounded.then_some(job.tokens),
+            slots: None,
             bytes: 100,
             progress: Progress::new().0,
         };
