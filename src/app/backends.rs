@@ -29,7 +29,9 @@ pub struct Built {
 /// A backend that is configured wrongly, a model that cannot be loaded, or nothing at all that could serve.
 pub async fn build(config: &Config, metrics: &Metrics) -> Result<Built, Error> {
     let ollamas: Vec<Ollama> = config.ollama.iter().map(open).collect::<Result<_, _>>()?;
-    ollamas.iter().for_each(|ollama| ollama.count_in(metrics));
+    for ollama in &ollamas {
+        ollama.count_in(metrics);
+    }
     let health = join_all(ollamas.iter().map(first_probe)).await;
     let answers = health.contains(&Health::Up);
     let engine = engine::load(config, answers).await?;

@@ -30,6 +30,9 @@ struct Server {
     watch: AbortHandle,
 }
 
+/// A client for a server that is new, and the same as a backend.
+type Fresh = (Ollama, Arc<dyn Backend>);
+
 /// What a reconciliation did, by the names of the backends.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Changed {
@@ -74,15 +77,12 @@ impl Fleet {
         let mut changed = Changed::default();
         let mut old: Vec<Server> = std::mem::take(&mut self.servers);
         for (config, fresh) in wanted.iter().zip(fresh) {
-            let server = match fresh {
-                Some((ollama, backend)) => {
-                    changed.added.push(backend.name().to_owned());
-                    self.watch(config.clone(), ollama, backend)
-                }
-                None => {
-                    let at = old.iter().position(|server| server.config == *config);
-                    old.swap_remove(at.unwrap_or_default())
-                }
+            let server = if let Some((ollama, backend)) = fresh {
+                changed.added.push(backend.name().to_owned());
+                self.watch(config.clone(), ollama, backend)
+            } else {
+                let at = old.iter().position(|server| server.config == *config);
+                old.swap_remove(at.unwrap_or_default())
             };
             self.servers.push(server);
         }
@@ -95,19 +95,18 @@ impl Fleet {
     }
 
     /// Clients for the servers that are new; `None` for those that stay.
-    fn fresh(&self, wanted: &[ollama::Config]) -> Result<Vec<Option<(Ollama, Arc<dyn Backend>)>>, Error> {
+    fn fresh(&self, wanted: &[ollama::Config]) -> Result<Vec<Option<Fresh>>, Error> {
         let mut names: HashSet<String> = self.engine.iter().map(|engine| engine.name().to_owned()).collect();
         let mut fresh = Vec::new();
         for config in wanted {
             let staying = self.servers.iter().find(|server| server.config == *config);
-            let (name, new) = match staying {
-                Some(server) => (server.backend.name().to_owned(), None),
-                None => {
-                    let ollama = super::backends::open(config)?;
-                    ollama.count_in(&self.metrics);
-                    let backend: Arc<dyn Backend> = Arc::new(ollama.clone());
-                    (backend.name().to_owned(), Some((ollama, backend)))
-                }
+            let (name, new) = if let Some(server) = staying {
+                (server.backend.name().to_owned(), None)
+            } else {
+                let ollama = super::backends::open(config)?;
+                ollama.count_in(&self.metrics);
+                let backend: Arc<dyn Backend> = Arc::new(ollama.clone());
+                (backend.name().to_owned(), Some((ollama, backend)))
             };
             if !names.insert(name.clone()) {
                 return Err(Error::SameName { name });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::fleet::Fleet;
+use super::fleet::{Changed, Fleet};
 use super::services::{self, Services};
 use crate::api::reload::{Applied, Asked, Refused};
 use crate::config::Config;
@@ -70,7 +70,7 @@ impl Reloading {
         // What can fail comes first, so that nothing is half in force.
         let settings = services::settings(&new).map_err(refused)?;
         let servers =
-            if new.ollama == self.current.ollama { Default::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
+            if new.ollama == self.current.ollama { Changed::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
         self.services.reconfigure(&new, settings);
         if !servers.added.is_empty() {
             self.services.gateway.registry().refresh().await;

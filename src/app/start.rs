@@ -59,7 +59,7 @@ pub struct App {
 /// Why the process cannot start.
 pub async fn start(config: Config, clock: Clock) -> Result<App, Error> {
     let same = config.clone();
-    start_from(config, Arc::new(move || Ok(same.clone())), clock).await
+    Box::pin(start_from(config, Arc::new(move || Ok(same.clone())), clock)).await
 }
 
 /// Builds everything and begins to serve. On an error nothing is left behind. `source` is asked when the configuration is to be read

@@ -41,8 +41,8 @@ impl Summary {
 
     /// A model to try, when there is one.
     pub fn model(&self) -> Option<&str> {
-        let up = self.backends.iter().filter(|backend| backend.down.is_none());
-        up.filter_map(|backend| backend.first.as_deref()).next()
+        let mut up = self.backends.iter().filter(|backend| backend.down.is_none());
+        up.find_map(|backend| backend.first.as_deref())
     }
 
     /// Where to reach it from this machine.

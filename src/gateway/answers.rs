@@ -60,7 +60,7 @@ impl Gateway {
     pub(super) async fn answer(&self, call: Call, reservation: Reservation, progress: &Progress) -> Result<Begun, Error> {
         let place = self.place(&call).await;
         let outcome = match self.parts().exact.get(&place.key, &place.policy).await {
-            Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, hit), progress).await,
+            Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, &hit), progress).await,
             Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
             Lookup::Miss(outcome) => outcome,
         };
@@ -163,7 +163,7 @@ impl Gateway {
         Begun { restarts: Restarts::default(), about, events: found.answer.replay(self.parts().exact.speed()).map(Ok).boxed() }
     }
 
-    fn replayed(&self, call: &Call, hit: Hit) -> Begun {
+    fn replayed(&self, call: &Call, hit: &Hit) -> Begun {
         let about = Arc::new(About { cache: said(&hit.outcome()), ..unasked(call, "cache") });
         let events = Arc::clone(&hit.answer).replay(self.parts().exact.speed());
         Begun { restarts: Restarts::default(), about, events: events.map(Ok).boxed() }

@@ -179,10 +179,10 @@ pub(super) fn is_unload(ask: &Ask) -> bool {
 fn cap(ask: &mut Ask, num_predict: Option<u64>, num_ctx: Option<u32>, changed: &mut Vec<Change>) {
     let why = "the key allows no more";
     let most = num_predict.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
-    if let Some(most) = most.filter(|most| ask.options.num_predict.is_none_or(|asked| asked < 1 || asked > *most)) {
-        if let Some(asked) = ask.options.num_predict.replace(most) {
-            changed.push(Change { field: "options.num_predict".into(), from: asked.into(), to: most.into(), why });
-        }
+    if let Some(most) = most.filter(|most| ask.options.num_predict.is_none_or(|asked| asked < 1 || asked > *most))
+        && let Some(asked) = ask.options.num_predict.replace(most)
+    {
+        changed.push(Change { field: "options.num_predict".into(), from: asked.into(), to: most.into(), why });
     }
     if let Some(most) = num_ctx.filter(|most| ask.options.num_ctx.is_some_and(|asked| asked > *most)) {
         let asked = ask.options.num_ctx.replace(most);

@@ -74,7 +74,8 @@ impl Gateway {
     pub async fn generate(&self, draft: Draft, progress: &Progress) -> Result<Generation, Error> {
         let mut record = Record::open(&draft, self.parts().ledger.clone());
         let principal = Arc::clone(&draft.principal);
-        let begun = self.begin(draft, progress, &mut record);
+        // In a room of its own, which is given back when the answer has begun: what is needed until then is much.
+        let begun = Box::pin(self.begin(draft, progress, &mut record));
         let begun = tokio::select! {
             biased;
             begun = begun => begun,

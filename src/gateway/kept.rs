@@ -157,8 +157,9 @@ impl Kept {
         }
     }
 
+    /// How many are kept.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries().len()
     }
 }
@@ -208,7 +209,7 @@ mod tests {
         RequestId::from_client(text).expect("an id")
     }
 
-    const WINDOW: Config = Config { resume_window: Duration::from_secs(10), keep_finished: Duration::from_secs(60), max_kept: 2 };
+    const WINDOW: Config = Config { resume_window: Duration::from_secs(10), keep_finished: Duration::from_mins(1), max_kept: 2 };
 
     #[test]
     fn a_detached_one_goes_on_and_another_one_only_for_its_window() {
@@ -223,7 +224,7 @@ mod tests {
             assert!(!shared.recording.is_over());
             kept.sweep(left + Duration::from_secs(11), &WINDOW);
             assert_eq!(shared.recording.is_over(), !detached);
-            assert_eq!(kept.len(), usize::from(detached));
+            assert_eq!(kept.count(), usize::from(detached));
         }
     }
 
@@ -235,9 +236,9 @@ mod tests {
         drop(recorder);
         let ended = Instant::now();
         kept.sweep(ended, &WINDOW);
-        assert_eq!(kept.len(), 1);
+        assert_eq!(kept.count(), 1);
         kept.sweep(ended + Duration::from_secs(61), &WINDOW);
-        assert_eq!(kept.len(), 0);
+        assert_eq!(kept.count(), 0);
     }
 
     #[test]

@@ -29,8 +29,8 @@ impl Restarts {
         self.0.load(Ordering::Acquire)
     }
 
-    fn note(&self) -> u32 {
-        self.0.fetch_add(1, Ordering::AcqRel) + 1
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -64,21 +64,17 @@ impl Gateway {
                     yield Err(error);
                     return;
                 };
-                match self.ask(prepared, &Progress::new().0, &mut 0).await {
-                    Ok(started) => {
-                        restarts.note();
-                        let from = failed.last().cloned().unwrap_or_default();
-                        let why = "the backend failed in the middle; the answer was begun anew";
-                        changed.push(Change { field: "backend".into(), from: from.into(), to: (*started.backend).into(), why });
-                        failed.push(started.backend.to_string());
-                        production.go_on(started);
-                    }
+                let Ok(started) = self.ask(prepared, &Progress::new().0, &mut 0).await else {
                     // What failed first says more than that there was no other.
-                    Err(_) => {
-                        yield Err(error);
-                        return;
-                    }
-                }
+                    yield Err(error);
+                    return;
+                };
+                restarts.note();
+                let from = failed.last().cloned().unwrap_or_default();
+                let why = "the backend failed in the middle; the answer was begun anew";
+                changed.push(Change { field: "backend".into(), from: from.into(), to: (*started.backend).into(), why });
+                failed.push(started.backend.to_string());
+                production.go_on(started);
             }
         }
     }

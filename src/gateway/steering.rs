@@ -81,7 +81,7 @@ impl Gateway {
 
     /// Generations that are kept for their clients.
     pub fn kept_count(&self) -> usize {
-        self.parts().kept.len()
+        self.parts().kept.count()
     }
 }
 

@@ -48,9 +48,9 @@ impl Gateway {
         loop {
             let patience = call.chain.patience(step.place, &facts);
             let mut done = Changed::default();
-            let tried = self.step(call, &step, patience, progress, &mut done, &mut attempts, &mut facts).await;
+            let tried = Box::pin(self.step(call, &step, patience, progress, &mut done, &mut attempts, &mut facts)).await;
             let error = match tried {
-                Ok(started) => return Ok((self.about(call, &step, why.as_ref(), done, attempts, &started), started)),
+                Ok(started) => return Ok((Self::about(call, &step, why.as_ref(), done, attempts, &started), started)),
                 Err(error) => error,
             };
             let Some((next, reason)) = call.chain.next(step.place, &trouble(&error), &facts) else { return Err(error) };
@@ -60,7 +60,7 @@ impl Gateway {
         }
     }
 
-    fn about(&self, call: &Call, step: &Step, why: Option<&Why>, done: Changed, attempts: u32, started: &Started) -> About {
+    fn about(call: &Call, step: &Step, why: Option<&Why>, done: Changed, attempts: u32, started: &Started) -> About {
         About {
             backend: started.backend.to_string(),
             asked: call.asked.clone(),
@@ -133,7 +133,7 @@ impl Gateway {
         let request = Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: call.deadline.map(|d| d.at) };
         let request = Arc::new(request);
         let lesson = self.lesson(call, &request);
-        let warm = conversation(call, &lesson.chain);
+        let warm = Some(conversation(call, &lesson.chain));
         let choice = Choice::new(self.places(&lesson, hosts, policy), parts.router.clone());
         let timeouts = call.settings.timeouts.of(&step.model);
         Prepared {
@@ -225,14 +225,14 @@ fn session(call: &Call) -> Option<Arc<str>> {
 }
 
 /// Names the conversation a request belongs to.
-fn conversation(call: &Call, chain: &Prefix) -> Option<u64> {
+fn conversation(call: &Call, chain: &Prefix) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     match session(call) {
         Some(session) => session.hash(&mut hasher),
         None => chain.hash_after(CONVERSATION_BLOCKS).hash(&mut hasher),
     }
-    Some(hasher.finish())
+    hasher.finish()
 }
 
 /// What went wrong, in the words of the conditions.

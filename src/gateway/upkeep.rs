@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::generate::Gateway;
-use crate::backends::Kind;
+use crate::backends::{Kind, Resident};
 use crate::domain::id::ModelName;
 use crate::models::{Entry, Pinned};
 use crate::scheduler::BackendView;
@@ -36,7 +36,7 @@ impl Gateway {
                     busy.remove(&name);
                 }
                 _ = ticks.tick() => {
-                    known = self.forget_gone(known);
+                    known = self.forget_gone(&known);
                     for entry in self.registry().entries().iter().filter(|entry| busy.insert(entry.backend.name().to_owned())) {
                         let (gateway, entry) = (&self, Arc::clone(entry));
                         looks.push(async move {
@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Forgets the backends that are gone since, and tells which there are.
-    fn forget_gone(&self, known: HashSet<String>) -> HashSet<String> {
+    fn forget_gone(&self, known: &HashSet<String>) -> HashSet<String> {
         let now: HashSet<String> = self.registry().entries().iter().map(|entry| entry.backend.name().to_owned()).collect();
         for gone in known.difference(&now) {
             self.parts().scheduler.remove(gone);
@@ -104,16 +104,17 @@ impl Gateway {
             // Whatever it held of prompts left memory with it.
             self.parts().prefixes.forget(name, model);
         }
-        self.parts().scheduler.update(name, &self.view(entry, resident.map(|all| all.into_iter().map(|one| one.model).collect())));
+        self.parts().scheduler.update(name, &view(entry, resident.as_deref()));
     }
+}
 
-    fn view(&self, entry: &Entry, resident: Option<Vec<ModelName>>) -> BackendView {
-        BackendView {
-            slots: entry.backend.slots(),
-            max_loaded: entry.backend.max_loaded(),
-            resident: resident.map(|models| models.iter().map(|model| model.canonical().into()).collect()),
-            available: entry.is_up(),
-            exclusive_models: (entry.backend.kind() == Kind::Embedded).then_some(false),
-        }
+/// What the queue is told of a backend.
+fn view(entry: &Entry, resident: Option<&[Resident]>) -> BackendView {
+    BackendView {
+        slots: entry.backend.slots(),
+        max_loaded: entry.backend.max_loaded(),
+        resident: resident.map(|all| all.iter().map(|one| one.model.canonical().into()).collect()),
+        available: entry.is_up(),
+        exclusive_models: (entry.backend.kind() == Kind::Embedded).then_some(false),
     }
 }

@@ -155,7 +155,7 @@ async fn tenants_do_not_see_each_others_answers_and_answers_are_forgotten_on_dem
 async fn equal_requests_that_run_at_once_are_one() {
     let fake = fake(|script| script.token_gap = Duration::from_millis(10)).await;
     let app = TestApp::spawn(&fake).await;
-    let running: Vec<_> = (0..16).map(|_| app.start(request("a"))).collect();
+    let running: Vec<_> = (0..16).map(|_| app.start(&request("a"))).collect();
     let mut answers = Vec::new();
     for answer in running {
         answers.push(answer.await.expect("no panic").json::<Value>().await.expect("JSON"));
@@ -200,7 +200,7 @@ async fn a_failure_reaches_all_who_share_it() {
     let fake = fake(|script| script.prefill = Duration::from_millis(200)).await;
     let app = TestApp::spawn(&fake).await;
     fake.fail(Plan::always(Fault::After(0, Midway::ErrorLine)));
-    let running: Vec<_> = (0..4).map(|_| app.start(request("a"))).collect();
+    let running: Vec<_> = (0..4).map(|_| app.start(&request("a"))).collect();
     for answer in running {
         let answer = answer.await.expect("no panic");
         assert_eq!(answer.status(), 502);

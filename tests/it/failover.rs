@@ -24,7 +24,7 @@ async fn when_one_of_three_dies_everyone_is_served() {
         config.routing.retry.budget = 1.0;
     })
     .await;
-    let mut running: Vec<_> = (0..30).map(|n| app.start(request(&format!("{n}")))).collect();
+    let mut running: Vec<_> = (0..30).map(|n| app.start(&request(&format!("{n}")))).collect();
     let victim = async {
         loop {
             if let Some(place) = fakes.iter().position(|fake| fake.seen(|seen| seen.generating > 0)) {
@@ -36,7 +36,7 @@ async fn when_one_of_three_dies_everyone_is_served() {
     let victim = fakes.remove(victim.await);
     let had = asked(&victim);
     victim.kill().await;
-    running.extend((30..45).map(|n| app.start(request(&format!("{n}")))));
+    running.extend((30..45).map(|n| app.start(&request(&format!("{n}")))));
     for answer in running {
         let answer = answer.await.expect("no panic");
         assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
@@ -104,7 +104,7 @@ async fn cut(num_predict: i64, change: impl FnOnce(&mut Value)) -> (Vec<arriero_
 #[tokio::test]
 async fn an_answer_that_is_cut_goes_on_at_a_twin() {
     let (events, sent) = cut(20, |_| {}).await;
-    let whole: String = (0..20).map(|n| format!(" t{n}")).collect();
+    let whole = (0..20).map(|n| format!(" t{n}")).collect::<Vec<_>>().concat();
     assert_eq!(text(&events), whole, "nothing is lost, nothing comes twice");
     let done = data(events.last().expect("events"));
     assert_eq!((&done["done"], &done["eval_count"]), (&json!(true), &json!(20)), "{done}");

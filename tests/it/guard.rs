@@ -11,7 +11,7 @@ use crate::support::{TestApp, asked, eventually, fake, load};
 
 const MODEL: &str = "gemma3:270m";
 
-fn request(options: Value) -> Value {
+fn request(options: &Value) -> Value {
     json!({"model": MODEL, "prompt": "Hello", "options": options})
 }
 
@@ -45,17 +45,17 @@ async fn clients_with_other_settings_do_not_have_the_model_loaded_anew() {
         for options in &settings {
             let mut options = options.clone();
             options["num_predict"] = json!(2);
-            let (code, answer) = app.ask(request(options)).await;
+            let (code, answer) = app.ask(request(&options)).await;
             assert_eq!(code, 200, "round {round}: {answer}");
             told += usize::from(!changed(&answer).is_empty());
         }
     }
     assert_eq!(fake.seen(|seen| (seen.loads, seen.reloads)), (1, 0));
     assert!(told >= 9, "{told} were told that their settings were changed");
-    let (_, answer) = app.ask(request(json!({"num_ctx": 2048, "num_thread": 3, "num_predict": 2}))).await;
+    let (_, answer) = app.ask(request(&json!({"num_ctx": 2048, "num_thread": 3, "num_predict": 2}))).await;
     assert_eq!(changed(&answer), ["options.num_ctx", "options.num_thread"], "{answer}");
     // One and the same model under both its names.
-    let mut named = request(json!({"num_predict": 2}));
+    let mut named = request(&json!({"num_predict": 2}));
     named["model"] = json!("chat:latest");
     app.ask(named.clone()).await;
     named["model"] = json!("chat");
@@ -67,7 +67,7 @@ async fn clients_with_other_settings_do_not_have_the_model_loaded_anew() {
 async fn how_long_a_model_stays_is_the_gateways_business() {
     let fake = fake(|_| {}).await;
     let app = TestApp::with(&[&fake], |config| config.model = policy("keep_alive = \"20m\"")).await;
-    let mut body = request(json!({"num_predict": 2}));
+    let mut body = request(&json!({"num_predict": 2}));
     body["keep_alive"] = json!(0);
     let (code, answer) = app.ask(body).await;
     assert_eq!((code, changed(&answer)), (200, vec!["keep_alive"]), "{answer}");
@@ -81,7 +81,7 @@ async fn a_pinned_model_is_there_before_anyone_asks() {
     let app = TestApp::with(&[&fake], |config| config.model = policy("pinned = true\nnum_ctx = 8192")).await;
     fake.wait_for(|seen| seen.loads == 1 && seen.in_flight == 0).await.expect("it is loaded");
     assert_eq!((fake.loaded(), &last_sent(&fake)["keep_alive"]), (vec![MODEL.to_owned()], &json!(-1)));
-    assert_eq!(app.ask(request(json!({"num_predict": 2}))).await.0, 200);
+    assert_eq!(app.ask(request(&json!({"num_predict": 2}))).await.0, 200);
     assert_eq!(fake.seen(|seen| (seen.loads, seen.reloads)), (1, 0), "and requests have it as it was loaded");
 }
 
@@ -92,7 +92,7 @@ async fn a_request_without_a_bound_gets_one() {
     for (asked_for, sent) in
         [(json!({}), 7), (json!({"num_predict": -1}), 7), (json!({"num_predict": 100}), 9), (json!({"num_predict": 3}), 3)]
     {
-        let (code, answer) = app.ask(request(asked_for.clone())).await;
+        let (code, answer) = app.ask(request(&asked_for)).await;
         assert_eq!((code, &answer["eval_count"]), (200, &json!(sent)), "{asked_for}: {answer}");
         assert_eq!(last_sent(&fake)["options"]["num_predict"], sent);
         assert_eq!(
@@ -107,7 +107,7 @@ async fn a_request_without_a_bound_gets_one() {
 async fn a_prompt_is_not_shortened_in_silence() {
     let fake = fake(|_| {}).await;
     let app = TestApp::spawn(&fake).await;
-    let mut body = request(json!({"num_predict": 2, "num_ctx": 4096}));
+    let mut body = request(&json!({"num_predict": 2, "num_ctx": 4096}));
     body["prompt"] = json!("word ".repeat(6_000));
     let (code, problem) = app.ask(body.clone()).await;
     assert_eq!(problem["code"], "context_too_long", "{code} {problem}");
@@ -153,7 +153,7 @@ async fn is_found_and_left_alone(how: impl Fn(&FakeOllama)) {
     load(&second, MODEL).await;
     let app = TestApp::with(&[&first, &second], impatient).await;
     eventually("that both have been asked", async || {
-        let running: Vec<_> = (0..4).map(|_| app.start(other())).collect();
+        let running: Vec<_> = (0..4).map(|_| app.start(&other())).collect();
         for answer in running {
             assert_eq!(answer.await.expect("no panic").status(), 200);
         }
@@ -166,7 +166,7 @@ async fn is_found_and_left_alone(how: impl Fn(&FakeOllama)) {
     let (mut found, since) = (None, std::time::Instant::now());
     while found.is_none() {
         assert!(since.elapsed() < Duration::from_secs(10), "it was not found");
-        let running: Vec<_> = (0..2).map(|_| app.start(other())).collect();
+        let running: Vec<_> = (0..2).map(|_| app.start(&other())).collect();
         for answer in running {
             let answer = answer.await.expect("no panic");
             assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
@@ -206,10 +206,10 @@ async fn a_model_that_never_leaves_is_found() {
         config.queue.min_residence = Duration::from_millis(100);
     })
     .await;
-    assert_eq!(app.ask(request(json!({"num_predict": 2}))).await.0, 200);
+    assert_eq!(app.ask(request(&json!({"num_predict": 2}))).await.0, 200);
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     fake.deadlock();
-    let other = app.start(json!({"model": "q8", "prompt": "x", "options": {"num_predict": 2}}));
+    let other = app.start(&json!({"model": "q8", "prompt": "x", "options": {"num_predict": 2}}));
     eventually("that it is found", async || {
         let counted = app.get("/metrics").await.text().await.expect("text");
         counted.contains("kind=\"eviction_deadlock\"}")

@@ -39,7 +39,7 @@ async fn occupied(change: impl FnOnce(&mut Config)) -> (FakeOllama, TestApp, Lis
 async fn no_more_run_upstream_than_there_are_slots() {
     let fake = fake(|script| (script.slots, script.token_gap) = (16, Duration::from_millis(2))).await;
     let app = TestApp::with(&[&fake], slots(2)).await;
-    let running: Vec<_> = (0..12).map(|n| app.start(request(&format!("number {n}"), 15))).collect();
+    let running: Vec<_> = (0..12).map(|n| app.start(&request(&format!("number {n}"), 15))).collect();
     for answer in running {
         assert_eq!(answer.await.expect("no panic").status(), 200);
     }
@@ -53,10 +53,10 @@ async fn who_waits_is_told_where_and_for_how_long() {
     for n in 0..3 {
         assert_eq!(app.ask(request(&format!("known {n}"), 20)).await.0, 200, "so that it is known how long one takes");
     }
-    let mut ahead = vec![app.start(request("first", 20))];
+    let mut ahead = vec![app.start(&request("first", 20))];
     fake.wait_for(|seen| seen.generating == 1).await.expect("it runs");
     for (n, prompt) in ["second", "third"].iter().enumerate() {
-        ahead.push(app.start(request(prompt, 20)));
+        ahead.push(app.start(&request(prompt, 20)));
         app.until_waiting(n as u64 + 1).await;
     }
     let events = app.listen(request("fourth", 20)).await.rest().await;
@@ -79,7 +79,7 @@ async fn who_waits_is_told_where_and_for_how_long() {
 #[tokio::test]
 async fn who_does_not_stream_is_told_in_headers_and_operators_see_the_queue() {
     let (_fake, app, occupant) = occupied(|_| {}).await;
-    let waiting = app.start(request("waits", 5));
+    let waiting = app.start(&request("waits", 5));
     app.until_waiting(1).await;
     let queue = app.queue().await;
     let waiter = &queue["requests"][0];
@@ -96,7 +96,7 @@ async fn who_does_not_stream_is_told_in_headers_and_operators_see_the_queue() {
 #[tokio::test]
 async fn who_leaves_makes_room() {
     let (fake, app, occupant) = occupied(|_| {}).await;
-    let leaver = app.start(request("leaves", 5));
+    let leaver = app.start(&request("leaves", 5));
     app.until_waiting(1).await;
     let mut stays = app.listen(request("stays", 5)).await;
     assert_eq!(data(&stays.next().await.expect("news"))["position"], 2);
@@ -121,7 +121,7 @@ async fn the_urgent_go_before_the_rest() {
     for (n, (prompt, priority)) in [("b1", "batch"), ("b2", "batch"), ("n", "normal"), ("u", "urgent")].iter().enumerate() {
         let mut body = request(prompt, 5);
         body["priority"] = json!(priority);
-        waiting.push(app.start(body));
+        waiting.push(app.start(&body));
         app.until_waiting(n as u64 + 1).await;
     }
     drop(occupant);
@@ -134,7 +134,7 @@ async fn the_urgent_go_before_the_rest() {
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let (fake, app, occupant) = occupied(|config| config.queue.max_waiting = 1).await;
-    let waiting = app.start(request("waits", 5));
+    let waiting = app.start(&request("waits", 5));
     app.until_waiting(1).await;
     for stream in [false, true] {
         let mut body = request("too many", 5);
@@ -149,7 +149,7 @@ async fn a_full_queue_refuses_at_once() {
     // An urgent one takes the place of the one that waits, which is told so.
     let mut urgent = request("urgent", 5);
     urgent["priority"] = json!("urgent");
-    let urgent = app.start(urgent);
+    let urgent = app.start(&urgent);
     let displaced = waiting.await.expect("no panic");
     assert_eq!((displaced.status().as_u16(), displaced.headers().contains_key("retry-after")), (503, true));
     assert_eq!(displaced.json::<Value>().await.expect("JSON")["code"], "displaced");
@@ -165,7 +165,7 @@ async fn a_deadline_that_cannot_be_met_is_refused_at_once() {
     for n in 0..4 {
         assert_eq!(app.ask(request(&format!("known {n}"), 30)).await.0, 200);
     }
-    let running: Vec<_> = (0..4).map(|n| app.start(request(&format!("running {n}"), 30))).collect();
+    let running: Vec<_> = (0..4).map(|n| app.start(&request(&format!("running {n}"), 30))).collect();
     app.until_waiting(3).await;
     let mut body = request("in a hurry", 30);
     body["deadline_ms"] = json!(400);
@@ -226,8 +226,9 @@ async fn two_models_that_do_not_fit_together_take_turns_of_some_length() {
         config.queue.min_residence = Duration::from_millis(300);
     })
     .await;
-    let ask = |n: usize| json!({"model": if n % 2 == 0 { "a" } else { "b" }, "prompt": format!("{n}"), "options": {"num_predict": 10}});
-    let running: Vec<_> = (0..40).map(|n| app.start(ask(n))).collect();
+    let ask =
+        |n: usize| json!({"model": if n.is_multiple_of(2) { "a" } else { "b" }, "prompt": format!("{n}"), "options": {"num_predict": 10}});
+    let running: Vec<_> = (0..40).map(|n| app.start(&ask(n))).collect();
     for answer in running {
         assert_eq!(answer.await.expect("no panic").status(), 200);
     }

@@ -78,7 +78,7 @@ async fn limits_queue_and_names_change_at_once() {
     gateway.change(|config| (config.queue.max_waiting, config.queue.displace_waiting) = (0, false)).await;
     fake.adjust(|script| script.prefill = Duration::from_millis(400));
     gateway.change(|config| config.model = vec![toml::from_str("name = \"*\"\nslots = 1").expect("a policy")]).await;
-    let running: Vec<_> = (0..4).map(|n| app.start(request("a", &format!("5.{n}")))).collect();
+    let running: Vec<_> = (0..4).map(|n| app.start(&request("a", &format!("5.{n}")))).collect();
     let mut refused = 0;
     for answer in running {
         let answer = answer.await.expect("no panic");
@@ -94,7 +94,7 @@ async fn servers_come_and_go_and_nobody_is_dropped() {
     let gateway = Changeable::new(&[&first]).await;
     gateway.change(|config| config.ollama[0].slots = Some(2)).await;
     let app = &gateway.app;
-    let ask = |n: usize| app.start(request("gemma3:270m", &format!("{n}")));
+    let ask = |n: usize| app.start(&request("gemma3:270m", &format!("{n}")));
     // Loading it takes no time, but a gateway that does not know that prefers where the model is.
     load(&second, "gemma3:270m").await;
     let mut running: Vec<_> = (0..10).map(ask).collect();

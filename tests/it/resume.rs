@@ -20,7 +20,7 @@ fn request(detach: bool) -> Value {
 }
 
 fn whole() -> String {
-    (0..PIECES).map(|n| format!(" t{n}")).collect()
+    (0..PIECES).map(|n| format!(" t{n}")).collect::<Vec<_>>().concat()
 }
 
 async fn counting() -> FakeOllama {

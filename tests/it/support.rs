@@ -83,7 +83,7 @@ impl TestApp {
     }
 
     /// A request that others run beside.
-    pub fn start(&self, body: Value) -> JoinHandle<reqwest::Response> {
+    pub fn start(&self, body: &Value) -> JoinHandle<reqwest::Response> {
         let request = self.client.post(format!("{}/generate", self.url)).json(&body);
         tokio::spawn(async move { request.send().await.expect("an answer") })
     }

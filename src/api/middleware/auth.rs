@@ -61,7 +61,7 @@ pub async fn admit(From(state): From<State>, mut request: Request, next: Next) -
 
 struct Refusal {
     outcome: Authentication,
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 type Known = (Arc<Principal>, Authentication);
@@ -91,7 +91,7 @@ fn reason_of_identity(denied: Denied) -> &'static str {
 fn anonymous(keys: &Keys) -> Result<Known, Refusal> {
     if keys.required() {
         let problem = Problem::new("credentials_missing", "the request bears no API key, and one is required");
-        return Err(Refusal { outcome: Authentication::Missing, problem });
+        return Err(Refusal { outcome: Authentication::Missing, problem: Box::new(problem) });
     }
     Ok((keys.anonymous(), Authentication::Anonymous))
 }
@@ -103,7 +103,7 @@ fn refused(denied: Denied, detail: String) -> Refusal {
         Denied::Revoked => Authentication::Revoked,
         Denied::Expired => Authentication::Expired,
     };
-    Refusal { outcome, problem: Problem::new("credentials_invalid", detail) }
+    Refusal { outcome, problem: Box::new(Problem::new("credentials_invalid", detail)) }
 }
 
 fn allowed(needs: Needs, who: Arc<Principal>, how: Authentication) -> Result<Known, Refusal> {
@@ -111,7 +111,7 @@ fn allowed(needs: Needs, who: Arc<Principal>, how: Authentication) -> Result<Kno
         return Ok((who, how));
     }
     let detail = format!("this is for the roles {}; the role of `{}` is {}", needs.in_words(), who.name, who.role.as_str());
-    Err(Refusal { outcome: Authentication::Forbidden, problem: Problem::new("forbidden", detail) })
+    Err(Refusal { outcome: Authentication::Forbidden, problem: Box::new(Problem::new("forbidden", detail)) })
 }
 
 /// The one credential of a request. What is there but cannot be a key comes back as the empty text.
@@ -122,7 +122,7 @@ fn credentials(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let first = texts.next();
     if texts.any(|other| Some(other) != first) {
         let problem = Problem::new("credentials_conflict", "the request bears two different credentials");
-        return Err(Refusal { outcome: Authentication::Conflict, problem });
+        return Err(Refusal { outcome: Authentication::Conflict, problem: Box::new(problem) });
     }
     Ok(first)
 }

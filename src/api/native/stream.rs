@@ -108,6 +108,8 @@ fn events(
                 Next::Ending => break Err(ended()),
             }
         };
+        // It is over, and holds a lot.
+        drop(starting);
         let mut generation = match started {
             Ok(generation) => generation,
             Err(error) => { yield problem(error, &mut encoder); return; }

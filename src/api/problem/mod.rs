@@ -100,6 +100,7 @@ impl Problem {
         self.retry_after_seconds = Some(after.as_secs() + u64::from(after.subsec_nanos() > 0));
     }
 
+    #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self

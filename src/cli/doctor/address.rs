@@ -13,7 +13,9 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 pub async fn look(config: &Config, variables: &Variables) -> Finding {
     let address = config.server.listen;
     if !address.ip().is_loopback() && !config.server.insecure_public_bind {
-        let what = format!("{address} can be reached by others, and `serve` refuses it unless there is a key (`arriero keys create --role admin`)");
+        let what = format!(
+            "{address} can be reached by others, and `serve` refuses it unless there is a key (`arriero keys create --role admin`)"
+        );
         return Finding::fail("address", what, "listen on 127.0.0.1, or say --insecure-public-bind if the network is trusted");
     }
     let public = !address.ip().is_loopback();

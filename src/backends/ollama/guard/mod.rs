@@ -182,17 +182,6 @@ impl Guard {
         told.collect()
     }
 
-    /// Remembers those of the troubles `before` that no longer stand: a cure may work before anyone has looked.
-    fn note_past(&self, inner: &mut Inner, before: Vec<Trouble>) {
-        let over = before.into_iter().filter(|trouble| inner.judge.trouble_with(&trouble.model).is_none()).collect::<Vec<_>>();
-        for trouble in over {
-            if inner.past.len() >= MAX_PAST {
-                inner.past.pop_front();
-            }
-            inner.past.push_back(Trouble { until_unix_ms: Some(Clock::system().unix_ms()), ..trouble });
-        }
-    }
-
     /// Whether there is anything to look at.
     fn is_active(&self) -> bool {
         let inner = self.lock();
@@ -210,7 +199,7 @@ impl Guard {
         inner.active = !answers.is_empty();
         let (mut cures, before) = (Vec::new(), self.told(&inner.judge));
         let actions = inner.judge.look(now, &answers, list);
-        self.note_past(&mut inner, before);
+        inner.note_past(before);
         for action in actions {
             match action {
                 Action::LetGo(id) => inner.answers.get(&id).into_iter().for_each(|under_way| under_way.let_go.cancel()),
@@ -232,7 +221,22 @@ impl Guard {
         let mut inner = self.lock();
         let before = self.told(&inner.judge);
         inner.judge.cured(model, healed, now);
-        self.note_past(&mut inner, before);
+        inner.note_past(before);
+    }
+}
+
+impl Inner {
+    /// Remembers those of the troubles `before` that no longer stand: a cure may work before anyone has looked.
+    fn note_past(&mut self, before: Vec<Trouble>) {
+        for trouble in before {
+            if self.judge.trouble_with(&trouble.model).is_some() {
+                continue;
+            }
+            if self.past.len() >= MAX_PAST {
+                self.past.pop_front();
+            }
+            self.past.push_back(Trouble { until_unix_ms: Some(Clock::system().unix_ms()), ..trouble });
+        }
     }
 }
 
