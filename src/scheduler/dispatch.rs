@@ -245,6 +245,9 @@ impl Queue {
         if let (Some(expected), false) = (waiter.expected_s, next.turn.lifted) {
             lane.class_mut(waiter.place.class).calibration.came_out(expected, waited.as_secs_f64());
         }
+        if let (Some((at, left_s)), false) = (waiter.foretold, next.turn.lifted) {
+            lane.class_mut(waiter.place.class).standing.came_out(left_s, now.saturating_sub(at).as_secs_f64());
+        }
         let runner = lane.runner.clone();
         self.occupy(now, &name, &runner, next, waiter.place.warm);
         let class = waiter.place.class;

@@ -21,6 +21,8 @@ use crate::telemetry::Metrics;
 
 /// How often time is looked at while something waits for it.
 const TICK: Duration = Duration::from_millis(20);
+/// Places from which every piece of news is told.
+const NEAR: u32 = 64;
 
 /// Hands out slots. Cheap to clone; clones share the queue.
 #[derive(Debug, Clone)]
@@ -249,10 +251,11 @@ impl Shared {
         let stands: Vec<Stands> = lanes.into_iter().flat_map(standing).collect();
         let mut state = self.lock();
         for stands in stands {
-            if let Some(asking) = state.asking.get_mut(&stands.id) {
+            if let Some(asking) = state.asking.get_mut(&stands.id).filter(|asking| is_news(asking.told, stands.ahead)) {
                 let ahead = shown(asking.told, &stands);
                 asking.told = Some((ahead, stands.higher));
                 asking.progress.tell(waiting(&stands, ahead));
+                state.queue.foretold(now, &stands);
             }
         }
     }
@@ -277,6 +280,12 @@ impl Shared {
             self.metrics.queue_slots(&backend, slots, in_flight);
         }
     }
+}
+
+/// Whether a place is worth telling: far back in a long queue, only when it has moved up by a quarter. Thousands who wait would
+/// otherwise cost more to be told than to be served.
+fn is_news(told: Option<(u32, u32)>, ahead: u32) -> bool {
+    ahead <= NEAR || told.is_none_or(|(told, _)| u64::from(ahead) * 4 <= u64::from(told) * 3)
 }
 
 fn waiting(stands: &Stands, ahead: u32) -> Waiting {

@@ -244,3 +244,12 @@ async fn a_hundred_thousand_cancels_leave_nothing() {
     assert!(granted.load(Ordering::Relaxed) > 1_000, "{granted:?} {:?}", scheduler.view());
     empty(&scheduler);
 }
+
+#[test]
+fn far_back_only_a_great_step_is_news() {
+    assert!(is_news(None, 9_000), "the first is always told");
+    assert!(!is_news(Some((9_000, 0)), 8_999) && !is_news(Some((9_000, 0)), 6_751));
+    assert!(is_news(Some((9_000, 0)), 6_750));
+    assert!(is_news(Some((NEAR + 1, 0)), NEAR) && is_news(Some((3, 0)), 3));
+    assert!(!is_news(Some((100, 0)), 200), "nor is one that fell back far from the front");
+}

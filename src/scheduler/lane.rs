@@ -35,7 +35,10 @@ pub(super) struct Class {
     pub mean_s: Mean,
     /// Tokens for each second of service, as the tenants are charged.
     pub pace: Mean,
+    /// Of waits that are foretold when a request comes. Others will still come and go before it.
     pub calibration: Calibration,
+    /// Of waits that are foretold from the order that stands, when those that were going to come before it mostly have.
+    pub standing: Calibration,
 }
 
 /// What a lane keeps of a request.

@@ -66,6 +66,8 @@ pub(super) struct Waiter {
     pub service_s: Option<f64>,
     /// The wait that was expected when it came, uncorrected, in seconds.
     pub expected_s: Option<f64>,
+    /// When it was first looked at in the order that stands, and the wait that was left then, before correction.
+    pub foretold: Option<(At, f64)>,
 }
 
 /// One that is being served.
@@ -308,6 +310,7 @@ impl Queue {
                 candidates: entry.candidates.clone(),
                 service_s: forecast.service_s,
                 expected_s: forecast.wait_s,
+                foretold: None,
             },
         );
         Outlook { wait_s: forecast.wait_s.map(|wait| wait * forecast.factor), service_s: forecast.service_s }

@@ -52,6 +52,8 @@ pub(super) struct Stands {
     pub higher: u32,
     pub reason: Reason,
     pub eta_s: Option<f64>,
+    /// The same before correction, from the order that stands; `None` where that was not looked at.
+    pub left_s: Option<f64>,
 }
 
 impl Queue {
@@ -65,7 +67,14 @@ impl Queue {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let eta_s = waiter.expected_s.map(|expected| expected * class.calibration.factor());
         let reason = if self.is_loaded(waiter.lane) { Reason::Busy } else { Reason::Loading };
-        Some(Stands { id, ahead: count(higher + own), higher: count(higher), reason, eta_s })
+        Some(Stands { id, ahead: count(higher + own), higher: count(higher), reason, eta_s, left_s: None })
+    }
+
+    /// Remembers what was foretold, to see how it comes out.
+    pub(super) fn foretold(&mut self, now: At, stands: &Stands) {
+        if let (Some(waiter), Some(left_s)) = (self.waiters.get_mut(&stands.id), stands.left_s) {
+            waiter.foretold.get_or_insert((now, left_s));
+        }
     }
 
     fn is_loaded(&self, lane: super::LaneId) -> bool {
@@ -95,7 +104,7 @@ impl Queue {
                             tenant.items.push_back(ItemNow { due, id, cost, service_s: waiter.service_s });
                         }
                     }
-                    ClassNow { tenants: tenants.into_values().collect(), factor: class.calibration.factor() }
+                    ClassNow { tenants: tenants.into_values().collect(), factor: class.standing.factor() }
                 });
                 LaneNow { classes: classes.collect(), slots_s: self.busy_slots(now, lane), loading }
             })
@@ -112,12 +121,13 @@ pub(super) fn standing(lane: LaneNow) -> Vec<Stands> {
         let factor = class.factor;
         for item in in_turn(class.tenants) {
             let at = free.pop().map(|Reverse(Seconds(at))| at);
-            let eta_s = at.filter(|_| item.service_s.is_some()).map(|at| at * factor);
+            let left_s = at.filter(|_| item.service_s.is_some());
+            let eta_s = left_s.map(|left| left * factor);
             if let Some(at) = at {
                 free.push(Reverse(Seconds(at + item.service_s.unwrap_or_default())));
             }
             let ahead = u32::try_from(stands.len()).unwrap_or(u32::MAX);
-            stands.push(Stands { id: item.id, ahead, higher, reason, eta_s });
+            stands.push(Stands { id: item.id, ahead, higher, reason, eta_s, left_s });
         }
         higher = u32::try_from(stands.len()).unwrap_or(u32::MAX);
     }

@@ -40,7 +40,7 @@ fn the_slots_are_filled_one_after_the_other() {
 
 #[test]
 fn a_place_that_is_shown_gets_worse_only_by_higher_classes() {
-    let stands = |ahead, higher| Stands { id: 1, ahead, higher, reason: Reason::Busy, eta_s: None };
+    let stands = |ahead, higher| Stands { id: 1, ahead, higher, reason: Reason::Busy, eta_s: None, left_s: None };
     assert_eq!(shown(None, &stands(7, 2)), 7);
     assert_eq!(shown(Some((5, 2)), &stands(7, 2)), 5, "others overtook it within its class: not shown");
     assert_eq!(shown(Some((5, 2)), &stands(7, 3)), 6);
