@@ -131,11 +131,9 @@ async fn what_cannot_be_continued_ends_with_the_error() {
 
 #[tokio::test]
 async fn who_sees_nothing_before_the_end_loses_nothing_by_a_cut() {
-    let (bad, good) = (fake(|script| script.text = Text::Numbered(12)).await, fake(|script| script.text = Text::Numbered(12)).await);
-    let whole = {
-        let app = TestApp::spawn(&good).await;
-        app.ask(request("whole")).await.1["response"].clone()
-    };
+    let numbered = || fake(|script| script.text = Text::Numbered(12));
+    let (bad, good, other) = (numbered().await, numbered().await, numbered().await);
+    let whole = TestApp::spawn(&other).await.ask(request("whole")).await.1["response"].clone();
     bad.fail(Plan::always(Fault::After(5, Midway::Reset)));
     let app = TestApp::with(&[&bad, &good], |config| config.routing.retry.budget = 1.0).await;
     let mut begun_anew = 0;
