@@ -247,7 +247,19 @@ impl Exact {
 
     /// Looks for an answer, as far as the policy allows; counts what came of it.
     pub async fn get(&self, key: &Key, policy: &Policy) -> Lookup {
-        let found = if policy.read { self.find(key).await.map_err(Outcome::miss) } else { Err(policy.unread()) };
+        if !policy.read {
+            return self.unread(policy);
+        }
+        self.told(self.find(key).await.map_err(Outcome::miss), *policy)
+    }
+
+    /// What is said of a request for which the policy reads nothing. It needs no key, which takes time to make of a long prompt.
+    #[must_use]
+    pub fn unread(&self, policy: &Policy) -> Lookup {
+        self.told(Err(policy.unread()), *policy)
+    }
+
+    fn told(&self, found: Result<Hit, Outcome>, policy: Policy) -> Lookup {
         let outcome = found.as_ref().map_or_else(|outcome| *outcome, Hit::outcome);
         self.0.metrics.answer_lookup(outcome.status.as_str(), outcome.why.as_str());
         match found {

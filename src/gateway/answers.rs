@@ -34,7 +34,8 @@ type Stream = BoxStream<'static, Result<Event, Error>>;
 pub(super) struct Place {
     policy: Policy,
     mode: Option<CacheMode>,
-    key: Key,
+    /// `None` where nothing is read or kept.
+    key: Option<Key>,
     tags: Tags,
 }
 
@@ -59,7 +60,12 @@ impl Gateway {
     /// Answers a call that was let in.
     pub(super) async fn answer(&self, call: Call, reservation: Reservation, progress: &Progress) -> Result<Begun, Error> {
         let place = self.place(&call).await;
-        let outcome = match self.parts().exact.get(&place.key, &place.policy).await {
+        let exact = &self.parts().exact;
+        let found = match &place.key {
+            Some(key) => exact.get(key, &place.policy).await,
+            None => exact.unread(&place.policy),
+        };
+        let outcome = match found {
             Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, &hit), progress).await,
             Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
             Lookup::Miss(outcome) => outcome,
@@ -72,7 +78,7 @@ impl Gateway {
         if !place.policy.may_join() && !place.policy.write && meaning.is_none() && !resumable {
             return self.alone(call, reservation, progress, outcome).await;
         }
-        let key = if place.policy.may_join() { place.key } else { own_key() };
+        let key = place.key.filter(|_| place.policy.may_join()).unwrap_or_else(own_key);
         match self.parts().shares.join(key, &progress.subscribe()) {
             Share::Alone if resumable => Err(Error::TooManyKept { most: call.settings.config.kept.max_kept }),
             Share::Alone => self.alone(call, reservation, progress, outcome).await,
@@ -130,19 +136,20 @@ impl Gateway {
     }
 
     async fn place(&self, call: &Call) -> Place {
-        let step = call.chain.steps().first();
-        let model = step.map_or(&call.asked, |step| &step.model);
+        let (step, model) = (call.chain.steps().first(), call.first_model());
+        let exact = &self.parts().exact;
+        let policy = exact.policy(call.control.cache, &call.ask);
+        let cached = policy.read || policy.write;
         // That nobody has the model is told later, where another step may stand in for it.
-        let hosts = match step {
+        let hosts = match step.filter(|_| cached || self.embedding(call).is_some()) {
             Some(step) => self.hosts(step).await.unwrap_or_default(),
             None => Vec::new(),
         };
         let digest = steps::digest(&hosts);
-        let exact = &self.parts().exact;
-        let key = exact.key(&call.principal.tenant, model, digest.as_deref(), &call.ask);
+        let key = cached.then(|| exact.key(&call.principal.tenant, model, digest.as_deref(), &call.ask));
         let (tenant, key_id) = (Arc::clone(&call.principal.tenant), call.principal.key_id.clone());
         let tags = Tags { model: model.clone(), digest, tenant, key_id, ttl: None };
-        Place { policy: exact.policy(call.control.cache, &call.ask), mode: call.control.cache, key, tags }
+        Place { policy, mode: call.control.cache, key, tags }
     }
 
     /// Keeps a whole answer of the model that the key stands for.
@@ -152,8 +159,8 @@ impl Gateway {
         if let Some((text, meaning)) = meaning {
             self.keep_meaning(&text, &meaning, &answer);
         }
-        if place.policy.write {
-            self.parts().exact.put(place.key, answer, place.tags);
+        if let Some(key) = place.key.filter(|_| place.policy.write) {
+            self.parts().exact.put(key, answer, place.tags);
         }
     }
 
@@ -284,7 +291,7 @@ fn unasked(call: &Call, backend: &str) -> About {
     About {
         backend: backend.to_owned(),
         asked: call.asked.clone(),
-        model: call.chain.steps().first().map_or_else(|| call.asked.clone(), |step| step.model.clone()),
+        model: call.first_model().clone(),
         step: 0,
         why: None,
         not_applied: call.not_applied.clone(),

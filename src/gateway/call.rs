@@ -40,6 +40,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The model that is asked first, which an alias only stands for.
+    pub fn first_model(&self) -> &ModelName {
+        self.chain.steps().first().map_or(&self.asked, |step| &step.model)
+    }
+
     /// Whether the client may come back to its answer.
     pub fn is_resumable(&self) -> bool {
         self.control.detach || (self.streamed && !self.settings.config.kept.resume_window.is_zero())

@@ -119,6 +119,12 @@ impl Error {
         }
     }
 
+    /// Whether a backend failed in a way that another one may not.
+    #[must_use]
+    pub fn may_pass_elsewhere(&self) -> bool {
+        matches!(self, Self::Backend { .. } | Self::TooSlow { .. }) && self.retry() != Retry::Never
+    }
+
     /// A short word from a closed set, for metrics, rows and clients.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -39,19 +39,23 @@ impl Gateway {
         &self.parts().semantic
     }
 
-    /// The meaning of a call's question; `None` where no such cache holds, or it cannot be had.
-    pub(super) async fn meaning(&self, call: &Call, place: &Place) -> Option<Meaning> {
-        let model = call.chain.steps().first().map_or(&call.asked, |step| &step.model);
+    /// The model that gives the vectors for a call; `None` where no such cache holds.
+    pub(super) fn embedding(&self, call: &Call) -> Option<ModelName> {
         let route = match call.dialect {
             Dialect::Native => Route::Generate,
         };
-        let embedding = ModelName::parse(self.semantic().applies(route, model)?).ok()?;
+        ModelName::parse(self.semantic().applies(route, call.first_model())?).ok()
+    }
+
+    /// The meaning of a call's question; `None` where no such cache holds, or it cannot be had.
+    pub(super) async fn meaning(&self, call: &Call, place: &Place) -> Option<Meaning> {
+        let embedding = self.embedding(call)?;
         let text = &call.ask.prompt.text;
         if !place.is_open() || !self.semantic().fits(text) {
             return None;
         }
         let vector = self.vector(&embedding, text).await?;
-        let digest = place.digest().unwrap_or_else(|| model.canonical());
+        let digest = place.digest().unwrap_or_else(|| call.first_model().canonical());
         Some(Meaning { scope: Scope::new(&call.principal.tenant, digest, &call.ask), vector })
     }
 
@@ -94,8 +98,7 @@ impl Gateway {
 
     /// The cosine of two answers.
     async fn likeness(&self, call: &Call, a: &str, b: &str) -> Option<f32> {
-        let model = call.chain.steps().first().map_or(&call.asked, |step| &step.model);
-        let embedding = ModelName::parse(self.semantic().applies(Route::Generate, model)?).ok()?;
+        let embedding = self.embedding(call)?;
         let cut = |text: &str| text[..text.floor_char_boundary(MAX_COMPARED_BYTES)].to_owned();
         let (a, b) = (self.vector(&embedding, &cut(a)).await?, self.vector(&embedding, &cut(b)).await?);
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();

@@ -12,7 +12,6 @@ use super::call::Call;
 use super::error::Error;
 use super::generate::Gateway;
 use super::production::Production;
-use crate::domain::blame::Retry;
 use crate::domain::generation::{Change, Event};
 use crate::domain::waiting::Progress;
 
@@ -81,8 +80,7 @@ impl Gateway {
 
     /// The same request for those that have not failed it yet, where that can help and is within the budget of retries.
     async fn elsewhere(&self, call: &Call, about: &About, failed: &[String], error: &Error) -> Option<Prepared> {
-        let may_help = matches!(error, Error::Backend { .. } | Error::TooSlow { .. }) && error.retry() != Retry::Never;
-        let step = call.chain.steps().get(about.step).filter(|_| may_help)?;
+        let step = call.chain.steps().get(about.step).filter(|_| error.may_pass_elsewhere())?;
         let mut hosts = self.hosts(step).await.ok()?;
         hosts.retain(|(entry, _)| !failed.iter().any(|name| name == entry.backend.name()));
         if hosts.is_empty() || !self.parts().router.may_retry() {

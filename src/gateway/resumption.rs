@@ -11,8 +11,8 @@ use super::continuation::{self, Heard};
 use super::error::Error;
 use super::generate::Gateway;
 use super::production::{Production, Started};
-use crate::domain::blame::Retry;
 use crate::domain::generation::{Ask, Change, Event, Request};
+use crate::domain::model::ModelInfo;
 use crate::domain::waiting::Progress;
 use crate::models::Entry;
 use crate::routing::fallback::Step;
@@ -77,8 +77,7 @@ impl Gateway {
 
     /// Where a cut answer goes on, if it can.
     async fn next(&self, call: &Call, about: &About, heard: &Heard, failed: &str, error: &Error) -> Option<Next> {
-        let is_backends = matches!(error, Error::Backend { .. } | Error::TooSlow { .. }) && error.retry() != Retry::Never;
-        if !is_backends || heard.pieces == 0 {
+        if !error.may_pass_elsewhere() || heard.pieces == 0 {
             return None;
         }
         if let Some(why) = continuation::obstacle(&call.ask, heard) {
@@ -98,7 +97,7 @@ impl Gateway {
     }
 
     /// The other backends that have the very same model as the one that failed.
-    async fn twins(&self, step: &Step, failed: &str) -> Option<Vec<(Arc<Entry>, crate::domain::model::ModelInfo)>> {
+    async fn twins(&self, step: &Step, failed: &str) -> Option<Vec<(Arc<Entry>, ModelInfo)>> {
         let mut hosts = self.hosts(step).await.ok()?;
         let digest = hosts.iter().find(|(entry, _)| entry.backend.name() == failed)?.1.digest.clone()?;
         hosts.retain(|(entry, model)| entry.backend.name() != failed && model.digest.as_ref() == Some(&digest) && entry.is_up());
@@ -106,13 +105,7 @@ impl Gateway {
     }
 
     /// The prompt as the model's template makes it, by one of those who have the model.
-    async fn rendered(
-        &self,
-        call: &Call,
-        step: &Step,
-        ask: Ask,
-        hosts: &[(Arc<Entry>, crate::domain::model::ModelInfo)],
-    ) -> Option<String> {
+    async fn rendered(&self, call: &Call, step: &Step, ask: Ask, hosts: &[(Arc<Entry>, ModelInfo)]) -> Option<String> {
         let request = Arc::new(Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: None });
         let mut events = hosts[0].0.backend.generate(request).await.ok()?;
         while let Some(event) = events.next().await {
