@@ -12,6 +12,7 @@ mod middleware;
 mod native;
 mod openapi;
 mod ops;
+mod path;
 mod problem;
 pub mod reload;
 mod sse;
@@ -32,7 +33,7 @@ pub use admin::keys::KeyView;
 pub use authorisation::{Needs, Rule, TABLE as AUTHORISATION};
 pub use openapi::document;
 pub use problem::{Problem, TABLE as PROBLEMS};
-pub use state::{Readiness, State};
+pub use state::{Parts, Readiness, State};
 
 /// How answers are given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What handlers are given. Seen by `api` and `app` only.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,10 +15,12 @@ use crate::limits::Limits;
 use crate::monitor::Sensors;
 use crate::telemetry::metrics::Metrics;
 
-/// Cheap to clone.
+/// Cheap to clone: every layer and handler of every request has one of its own.
 #[derive(Clone)]
-pub struct State {
-    pub config: Arc<Config>,
+pub struct State(Arc<Parts>);
+
+pub struct Parts {
+    pub config: Config,
     pub gateway: Gateway,
     pub limits: Limits,
     pub keys: Keys,
@@ -28,6 +31,20 @@ pub struct State {
     pub readiness: Readiness,
     /// Cancelled when answers that are still running must end now.
     pub ending: CancellationToken,
+}
+
+impl State {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for State {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// Whether this process wants to be given requests: its own state only, not whether a backend is up.

@@ -93,13 +93,13 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     supervisor.spawn_forever("list models", list_models(registry.clone(), metrics.clone()));
     supervisor.spawn_forever("condense metrics", condense(metrics.clone()));
     let (reloader, asked) = Reloader::new();
-    let reloading = Reloading { source, current: config.clone(), services: services.clone(), fleet, asked };
+    let reloading = Reloading { source, started_with: config.clone(), current: config.clone(), services: services.clone(), fleet, asked };
     supervisor.spawn_until_stopped("take over configurations", reloading.run());
 
     let readiness = Readiness::default();
     let end_answers = CancellationToken::new();
-    let state = api::State {
-        config: Arc::new(config.api.clone()),
+    let state = api::State::new(api::Parts {
+        config: config.api.clone(),
         gateway: services.gateway.clone(),
         limits: services.limits.clone(),
         keys: keys.clone(),
@@ -109,7 +109,13 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
         sensors: Arc::new(Sensors::new()),
         readiness: readiness.clone(),
         ending: end_answers.clone(),
-    };
+    });
+    for identity in &config.server.identity {
+        if let Err(denied) = keys.named(&identity.key_name) {
+            let (address, key) = (identity.listen, &identity.key_name);
+            tracing::warn!(%address, key, why = %denied, "requests to this address are refused: it stands for a key that is not valid; `arriero keys create` makes one");
+        }
+    }
     let stop_accepting = CancellationToken::new();
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();

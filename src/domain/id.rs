@@ -10,13 +10,14 @@ pub const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Names one request in logs, answers and upstream calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RequestId(String);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// A fresh id: UUID version 7, so that ids sort by time.
     #[must_use]
     pub fn generate() -> Self {
-        Self(uuid::Uuid::now_v7().to_string())
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        Self((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text)).into())
     }
 
     /// Takes over the id a client sent, when it is short and made of characters that are safe in a header and a log line.
@@ -24,7 +25,7 @@ impl RequestId {
     pub fn from_client(value: &str) -> Option<Self> {
         let fits = !value.is_empty() && value.len() <= MAX_REQUEST_ID_BYTES;
         let safe = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b));
-        (fits && safe).then(|| Self(value.to_owned()))
+        (fits && safe).then(|| Self(value.into()))
     }
 
     #[must_use]

@@ -16,7 +16,7 @@ const LAST_RESORT: f64 = 1e9;
 pub struct Host {
     pub entry: Arc<Entry>,
     pub name: Arc<str>,
-    pub model: ModelInfo,
+    pub model: Arc<ModelInfo>,
     /// Requests for the model that it works on at a time.
     pub slots: u32,
     /// The time that what it holds of the prompt saves.
@@ -26,7 +26,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(entry: Arc<Entry>, model: ModelInfo, slots: u32, warm_saves: Duration) -> Self {
+    pub fn new(entry: Arc<Entry>, model: Arc<ModelInfo>, slots: u32, warm_saves: Duration) -> Self {
         let name = entry.backend.name().into();
         Self { entry, name, model, slots, warm_saves, left_out: AtomicBool::new(false) }
     }

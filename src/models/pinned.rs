@@ -70,8 +70,8 @@ impl Pinned {
 }
 
 /// The pinned models that a backend has and does not hold in memory.
-fn missing<'a>(models: &'a [ModelInfo], resident: &[Resident], policies: &Policies) -> Vec<&'a ModelInfo> {
-    let absent = |model: &&ModelInfo| !resident.iter().any(|resident| resident.model == model.name);
+fn missing<'a>(models: &'a [Arc<ModelInfo>], resident: &[Resident], policies: &Policies) -> Vec<&'a Arc<ModelInfo>> {
+    let absent = |model: &&Arc<ModelInfo>| !resident.iter().any(|resident| resident.model == model.name);
     models.iter().filter(|model| policies.of(&model.name).pinned).filter(absent).collect()
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_pinned_and_not_there_is_missing() {
-        let named = |name: &str| ModelInfo::named(ModelName::parse(name).expect("a name"));
+        let named = |name: &str| Arc::new(ModelInfo::named(ModelName::parse(name).expect("a name")));
         let models = [named("a"), named("b"), named("c")];
         let resident = Resident {
             model: ModelName::parse("A:latest").expect("a name"),

@@ -30,7 +30,7 @@ pub struct Entry {
 /// known, and asking for one says that the backend is down rather than that the model does not exist.
 #[derive(Default)]
 struct Listing {
-    models: Arc<Vec<ModelInfo>>,
+    models: Arc<Vec<Arc<ModelInfo>>>,
     /// Why the last attempt to ask failed.
     failure: Option<String>,
 }
@@ -78,7 +78,7 @@ impl Entry {
         InFlight(Arc::clone(self))
     }
 
-    pub fn models(&self) -> Arc<Vec<ModelInfo>> {
+    pub fn models(&self) -> Arc<Vec<Arc<ModelInfo>>> {
         Arc::clone(&self.models.load().models)
     }
 
@@ -97,7 +97,7 @@ impl Entry {
 
     async fn refresh(&self) {
         let listing = match self.backend.models().await {
-            Ok(models) => Listing { models: Arc::new(models), failure: None },
+            Ok(models) => Listing { models: Arc::new(models.into_iter().map(Arc::new).collect()), failure: None },
             Err(error) => Listing { models: self.models(), failure: Some(error.to_string()) },
         };
         self.models.store(Arc::new(listing));
@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// The backends that have a model, with what they say of it, in order of preference.
-    pub fn having(&self, name: &ModelName) -> Vec<(Arc<Entry>, ModelInfo)> {
+    pub fn having(&self, name: &ModelName) -> Vec<(Arc<Entry>, Arc<ModelInfo>)> {
         let find = |entry: &Arc<Entry>| {
             let model = entry.models().iter().find(|model| model.name == *name).cloned()?;
             Some((Arc::clone(entry), model))
@@ -186,7 +186,10 @@ impl Registry {
         let views = |entry: &Arc<Entry>| {
             let (backend, kind, available) = (entry.backend.name().to_owned(), entry.backend.kind().as_str(), entry.down().is_none());
             let models = entry.models();
-            models.iter().map(|model| View { backend: backend.clone(), kind, available, model: model.clone() }).collect::<Vec<_>>()
+            models
+                .iter()
+                .map(|model| View { backend: backend.clone(), kind, available, model: ModelInfo::clone(model) })
+                .collect::<Vec<_>>()
         };
         self.entries().iter().flat_map(views).collect()
     }

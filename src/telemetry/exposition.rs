@@ -2,9 +2,15 @@
 //!
 //! Each [`Registry`] is its own: several services in one process do not mix their numbers. What is written is complete and in a
 //! fixed order: a metric that has no series yet still has its HELP and TYPE. Names are not this file's business.
+//!
+//! A series is looked up many times for each request, so the handles are kept: a look-up makes nothing and locks nobody out.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
+use std::sync::{PoisonError, RwLock};
+
+use hashbrown::Equivalent;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -69,11 +75,69 @@ impl MetricSpec {
     }
 }
 
+/// One series, by the metric's name and the values of its labels.
+#[derive(PartialEq, Eq)]
+struct Series {
+    name: &'static str,
+    values: Box<[Box<str>]>,
+}
+
+/// The same, borrowed.
+struct Named<'a> {
+    name: &'static str,
+    values: &'a [&'a str],
+}
+
+impl Hash for Series {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.values.iter().for_each(|value| value.hash(state));
+    }
+}
+
+impl Hash for Named<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.values.iter().for_each(|value| value.hash(state));
+    }
+}
+
+impl Equivalent<Series> for Named<'_> {
+    fn equivalent(&self, series: &Series) -> bool {
+        self.name == series.name && self.values.iter().copied().eq(series.values.iter().map(|value| &**value))
+    }
+}
+
+/// The handles of the series that were used.
+struct Handles<T>(RwLock<hashbrown::HashMap<Series, T>>);
+
+impl<T: Clone> Handles<T> {
+    fn of(&self, spec: &MetricSpec, values: &[&str], register: impl FnOnce(&Key) -> T) -> T {
+        let named = Named { name: spec.name, values };
+        if let Some(handle) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&named) {
+            return handle.clone();
+        }
+        let handle = register(&spec.key(values));
+        let series = Series { name: spec.name, values: values.iter().map(|value| (*value).into()).collect() };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(series, handle.clone());
+        handle
+    }
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
 /// The values of a set of metrics.
 pub(super) struct Registry {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     specs: &'static [&'static MetricSpec],
+    counters: Handles<Counter>,
+    gauges: Handles<Gauge>,
+    histograms: Handles<Histogram>,
 }
 
 /// Where a metric comes from means nothing to Prometheus.
@@ -88,19 +152,20 @@ impl Registry {
                 .expect("the declared buckets are not empty, as a test checks");
         }
         let recorder = builder.build_recorder();
-        Self { handle: recorder.handle(), recorder, specs }
+        let (counters, gauges, histograms) = (Handles::default(), Handles::default(), Handles::default());
+        Self { handle: recorder.handle(), recorder, specs, counters, gauges, histograms }
     }
 
     pub(super) fn counter(&self, spec: &MetricSpec, labels: &[&str]) -> Counter {
-        self.recorder.register_counter(&spec.key(labels), &METADATA)
+        self.counters.of(spec, labels, |key| self.recorder.register_counter(key, &METADATA))
     }
 
     pub(super) fn gauge(&self, spec: &MetricSpec, labels: &[&str]) -> Gauge {
-        self.recorder.register_gauge(&spec.key(labels), &METADATA)
+        self.gauges.of(spec, labels, |key| self.recorder.register_gauge(key, &METADATA))
     }
 
     pub(super) fn histogram(&self, spec: &MetricSpec, labels: &[&str]) -> Histogram {
-        self.recorder.register_histogram(&spec.key(labels), &METADATA)
+        self.histograms.of(spec, labels, |key| self.recorder.register_histogram(key, &METADATA))
     }
 
     /// Folds new observations into the buckets, which otherwise only happens when someone reads them.

@@ -3,6 +3,7 @@
 //! [`writer`] takes rows without ever making a request wait and brings them to the database in batches; [`retention`] forgets old
 //! ones; [`report`] reads. A row that cannot be kept is counted, not hidden. No task is started here: `app` runs the futures.
 
+mod pending;
 pub mod report;
 pub mod retention;
 mod trouble;
@@ -24,7 +25,7 @@ pub struct Config {
     /// Rows that may wait to be written; beyond it they are dropped and counted. Twice as many may be in memory while the
     /// database cannot be written.
     pub max_waiting_rows: usize,
-    /// Rows that are written at once.
+    /// With so many rows waiting they are written at once.
     pub max_batch_rows: usize,
     /// The longest a row waits for others.
     #[serde(with = "crate::domain::span")]

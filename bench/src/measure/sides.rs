@@ -149,9 +149,9 @@ const GOVERNED: &str = "[limits.keys]\nrequests_per_second = 1000000\nconcurrent
 impl Setting<'_> {
     /// The gateway with a key, limits on requests and tokens, its queue and its request log.
     async fn governed(&self, program: &Path) -> Result<Side> {
-        let setup = Setup { slots: Some(10_000), ..Setup::default() }.tenants(&["bench-tenant"]).section(GOVERNED);
         let cores = self.cores.map(|cores| (cores, self.view));
-        let gateway = Gateway::start_on(program, &[self.upstream], &setup, Without::default(), cores).await?;
+        let setup = Setup { slots: Some(10_000), cores, ..Setup::default() }.tenants(&["bench-tenant"]).section(GOVERNED);
+        let gateway = Gateway::start(program, &[self.upstream], &setup, Without::default()).await?;
         let bearer = gateway.key("bench-tenant").map(|key| format!("Bearer {key}"));
         let side = Side::new("governed", gateway.address, Dialect::Native, None);
         Ok(Side { bearer, governed: Some(gateway), ..side })

@@ -60,6 +60,8 @@ pub struct Setup {
     pub max_loaded: Option<usize>,
     /// More keys of every `[[ollama]]`.
     pub server: String,
+    /// Where the gateway runs; none: anywhere.
+    pub cores: Option<(Cores, View)>,
 }
 
 impl Setup {
@@ -121,21 +123,17 @@ pub struct Gateway {
 impl Gateway {
     /// Writes its configuration, makes its keys, starts it, and waits until it answers.
     pub async fn start(program: &Path, servers: &[SocketAddr], setup: &Setup, without: Without) -> Result<Self> {
-        Self::start_on(program, servers, setup, without, None).await
-    }
-
-    /// The same on some cores.
-    pub async fn start_on(
-        program: &Path,
-        servers: &[SocketAddr],
-        setup: &Setup,
-        without: Without,
-        cores: Option<(Cores, View)>,
-    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("arriero-bench-").tempdir()?;
         std::fs::write(folder.path().join("arriero.toml"), setup.file(servers, without))?;
-        let mut gateway =
-            Self { process: None, address: free_address()?, program: program.to_owned(), folder, keys: Vec::new(), admin: None, cores };
+        let mut gateway = Self {
+            process: None,
+            address: free_address()?,
+            program: program.to_owned(),
+            folder,
+            keys: Vec::new(),
+            admin: None,
+            cores: setup.cores,
+        };
         if !without.keys && !setup.tenants.is_empty() {
             gateway.admin = Some(gateway.make_key("bench-admin", "bench", &["--role", "admin"]).await?);
             for tenant in &setup.tenants {

@@ -4,11 +4,11 @@
 //! allowed are each ended; after [`Listener::serve`] was told to stop, running answers finish and nothing new starts.
 
 mod guarded;
+mod settled;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tower::util::MapRequest;
 use crate::domain::span;
 use crate::telemetry::metrics::Metrics;
 use guarded::Guarded;
+use settled::settled;
 
 /// Where and how connections are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +199,7 @@ async fn drive(
     _permit: OwnedSemaphorePermit,
     _counted: crate::telemetry::metrics::Connection,
 ) {
-    if let Err(error) = pin!(connection).await {
+    if let Err(error) = settled(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }
 }
