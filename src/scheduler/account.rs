@@ -7,17 +7,21 @@ use super::{At, Id};
 use crate::domain::generation::Usage;
 
 impl Queue {
-    /// Replaces what was charged by what it really was.
-    pub(super) fn settle(&mut self, flight: &Flight, ending: &Ending) {
+    /// Replaces what was charged by what it really was. A client that left is charged for the time that it had the slot: otherwise
+    /// whoever leaves early would be served ahead of those who stay.
+    pub(super) fn settle(&mut self, now: At, flight: &Flight, ending: &Ending) {
         let Some(lane) = self.lanes.get_mut(&flight.lane) else { return };
-        let tenants = &mut lane.class_mut(flight.class).tenants;
+        let class = lane.class_mut(flight.class);
+        let held_s = now.saturating_sub(flight.started).as_secs_f64();
+        let occupied = tenants::whole(class.pace.get().unwrap_or_default() * held_s);
+        let tenants = &mut class.tenants;
         let truth = match (ending.failed, &ending.usage) {
             (true, _) => 0,
             (false, Some(usage)) => {
                 let computed = computed(usage, flight.prompt_tokens);
                 usage.completion_tokens.map_or(flight.charged, |generated| tenants::cost(computed, generated))
             }
-            (false, None) => flight.charged,
+            (false, None) => flight.charged.max(occupied),
         };
         if truth > flight.charged {
             tenants.charge(&flight.tenant, truth - flight.charged);
@@ -54,4 +58,88 @@ impl Queue {
 /// Prompt tokens that were computed, not found in a cache.
 fn computed(usage: &Usage, expected: u64) -> u64 {
     usage.prompt_tokens.unwrap_or(expected).saturating_sub(usage.cached_tokens.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::config::Config;
+    use super::super::entry::{Candidates, Entry, Runner};
+    use super::super::queue::Effect;
+    use super::super::view::BackendView;
+    use super::*;
+    use crate::domain::generation::Priority;
+    use crate::domain::id::RequestId;
+    use crate::domain::waiting::Progress;
+
+    struct One([Arc<str>; 1]);
+
+    impl Candidates for One {
+        fn backends(&self) -> &[Arc<str>] {
+            &self.0
+        }
+
+        fn cost(&self, _: &str) -> Option<f64> {
+            Some(0.0)
+        }
+    }
+
+    fn entry(tenant: &str) -> Entry {
+        Entry {
+            request: RequestId::generate(),
+            runner: Runner { model: "m:latest".into(), shape: "".into() },
+            candidates: Arc::new(One(["b".into()])),
+            class: Priority::Normal,
+            tenant: tenant.into(),
+            weight: 1,
+            key: None,
+            deadline: None,
+            patience: None,
+            prompt_tokens: 10,
+            warm: None,
+            num_predict: None,
+            slots: None,
+            bytes: 0,
+            progress: Progress::new().0,
+        }
+    }
+
+    /// Who has a slot now, after all that happened.
+    fn granted(queue: &mut Queue) -> Vec<Id> {
+        let grants =
+            queue.effects().into_iter().filter_map(|effect| if let Effect::Granted(grant) = effect { Some(grant.id) } else { None });
+        grants.collect()
+    }
+
+    #[test]
+    fn leaving_early_gets_nobody_more_of_the_backend() {
+        let mut queue = Queue::new(Config { probe_slots: false, ..Config::default() });
+        queue.update(Duration::ZERO, "b", &BackendView { slots: Some(1), available: true, ..BackendView::default() });
+        let mut now = Duration::ZERO;
+        let mut tenants = std::collections::HashMap::new();
+        let mut held = std::collections::HashMap::from([("stays", Duration::ZERO), ("leaves", Duration::ZERO)]);
+        for _ in 0..4 {
+            for tenant in ["stays", "leaves"] {
+                tenants.insert(queue.admit(now, &entry(tenant), None).expect("let in"), tenant);
+            }
+        }
+        let mut running = granted(&mut queue);
+        for _ in 0..400 {
+            let id = running.pop().expect("the slot is always in use");
+            let tenant = tenants[&id];
+            queue.first_token(now, id, 0.0);
+            // Each has the slot for a second, told or not how much came of it.
+            now += Duration::from_secs(1);
+            let whole = Usage { prompt_tokens: Some(10), completion_tokens: Some(45), ..Usage::default() };
+            let usage = (tenant == "stays").then_some(whole);
+            queue.end(now, id, &Ending { usage, ..Ending::default() });
+            *held.get_mut(tenant).expect("known") += Duration::from_secs(1);
+            tenants.insert(queue.admit(now, &entry(tenant), None).expect("let in"), tenant);
+            running.extend(granted(&mut queue));
+        }
+        let share = held["leaves"].as_secs_f64() / 400.0;
+        assert!((0.4..0.6).contains(&share), "{share}");
+    }
 }

@@ -11,6 +11,8 @@ use super::{At, Id, LaneId, Runner};
 
 /// Prefixes that are taken to be warm on a runner, for each of its slots: a server keeps some in memory beside those in use.
 const WARM_PER_SLOT: usize = 4;
+/// The same for all of its slots together.
+const MOST_WARM: usize = 256;
 /// Runners without work that are remembered.
 const MOST_RUNNERS: usize = 64;
 
@@ -50,7 +52,7 @@ impl State {
         if let Some(warm) = warm {
             self.recent.retain(|&w| w != warm);
             self.recent.push_front(warm);
-            self.recent.truncate(self.slots.known() as usize * WARM_PER_SLOT);
+            self.recent.truncate((self.slots.known() as usize * WARM_PER_SLOT).min(MOST_WARM));
         }
     }
 

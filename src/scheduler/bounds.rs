@@ -18,6 +18,8 @@ const PRUDENCE: f64 = 0.9;
 pub(super) struct Load {
     pub waiting: usize,
     pub bytes: usize,
+    /// Those of the newcomer.
+    pub own_bytes: usize,
 }
 
 /// What is expected of the newcomer, in seconds. `None`: nothing is known, and nothing is held against it.
@@ -29,9 +31,14 @@ pub(super) struct Outlook {
 
 /// Whether there is no room, and what the one who asks is told. `turn_s`: expected time until one more place falls free.
 pub(super) fn room(load: &Load, turn_s: Option<f64>, config: &Config) -> Result<(), Refusal> {
-    if load.waiting > config.max_waiting || load.bytes > config.max_waiting_bytes {
-        let retry_after = seconds(turn_s.unwrap_or(1.0)).max(SOONEST);
-        return Err(Refusal::Full { ahead: load.waiting.saturating_sub(1), retry_after });
+    let retry_after = seconds(turn_s.unwrap_or(1.0)).max(SOONEST);
+    let ahead = load.waiting.saturating_sub(1);
+    if load.waiting > config.max_waiting {
+        return Err(Refusal::Full { ahead, most: config.max_waiting, retry_after });
+    }
+    if load.bytes > config.max_waiting_bytes {
+        let (own_bytes, most_bytes) = (load.own_bytes, config.max_waiting_bytes);
+        return Err(Refusal::TooLarge { ahead, ahead_bytes: load.bytes.saturating_sub(own_bytes), own_bytes, most_bytes, retry_after });
     }
     Ok(())
 }
@@ -62,11 +69,13 @@ mod tests {
     #[test]
     fn there_is_room_up_to_and_including_the_bounds() {
         let config = Config { max_waiting: 2, max_waiting_bytes: 10, ..Config::default() };
-        assert_eq!(room(&Load { waiting: 2, bytes: 10 }, None, &config), Ok(()));
-        let full = room(&Load { waiting: 3, bytes: 10 }, Some(2.5), &config);
-        assert_eq!(full, Err(Refusal::Full { ahead: 2, retry_after: Duration::from_millis(2_500) }));
-        let heavy = room(&Load { waiting: 1, bytes: 11 }, Some(0.0), &config);
-        assert_eq!(heavy, Err(Refusal::Full { ahead: 0, retry_after: SOONEST }));
+        let load = |waiting, bytes| Load { waiting, bytes, own_bytes: 9 };
+        assert_eq!(room(&load(2, 10), None, &config), Ok(()));
+        let full = room(&load(3, 10), Some(2.5), &config);
+        assert_eq!(full, Err(Refusal::Full { ahead: 2, most: 2, retry_after: Duration::from_millis(2_500) }));
+        let heavy = room(&load(1, 11), Some(0.0), &config);
+        let too_large = Refusal::TooLarge { ahead: 0, ahead_bytes: 2, own_bytes: 9, most_bytes: 10, retry_after: SOONEST };
+        assert_eq!(heavy, Err(too_large));
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Config {
     pub max_wait: MaxWait,
     /// Turns that a class gets at least while it waits.
     pub shares: Shares,
+    /// A tenant that comes back may catch up on what it left unused of its share for as long as this.
+    #[serde(with = "span")]
+    pub tenant_credit: Duration,
     /// How long a model keeps a backend while it has work and others wait for room.
     #[serde(with = "span")]
     pub min_residence: Duration,
@@ -53,6 +56,7 @@ impl Default for Config {
             patience: Duration::from_mins(10),
             max_wait: MaxWait::default(),
             shares: Shares::default(),
+            tenant_credit: Duration::from_secs(10),
             min_residence: Duration::from_secs(8),
             max_residence: Duration::from_mins(2),
             swap_within: Duration::from_secs(10),

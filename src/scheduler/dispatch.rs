@@ -66,15 +66,26 @@ impl Queue {
 
     fn next(&self, now: At, name: &str) -> Option<Next> {
         let (name, backend) = self.backends.get_key_value(name)?;
-        if !backend.available || backend.lanes.is_empty() {
+        if backend.lanes.is_empty() {
+            return None;
+        }
+        // One that is down is asked where all are: its failure says more than waiting until one is up again.
+        let open = |lane: &Lane| backend.available || !self.is_served(lane);
+        let mut lanes: Vec<(LaneId, &Lane)> = backend.lanes.iter().filter_map(|id| Some((*id, self.lanes.get(id)?))).collect();
+        lanes.retain(|(_, lane)| open(lane));
+        if lanes.is_empty() {
             return None;
         }
         let plan = self.plan(now, name, backend);
-        let mut lanes: Vec<(LaneId, &Lane)> = backend.lanes.iter().filter_map(|id| Some((*id, self.lanes.get(id)?))).collect();
         if lanes.len() > 1 {
             lanes.sort_by_key(|(_, lane)| (std::cmp::Reverse(lane.highest()), oldest(lane)));
         }
         lanes.into_iter().find_map(|(id, lane)| self.next_of(now, name, backend, &plan, id, lane))
+    }
+
+    /// Whether a backend is up that the lane's requests may go to.
+    fn is_served(&self, lane: &Lane) -> bool {
+        lane.backends.iter().any(|name| self.backends.get(name).is_some_and(|backend| backend.available))
     }
 
     fn next_of(&self, now: At, name: &Arc<str>, backend: &Backend, plan: &Plan, lane_id: LaneId, lane: &Lane) -> Option<Next> {
@@ -84,7 +95,7 @@ impl Queue {
             return None;
         }
         let busy = state.map_or(0, State::busy);
-        let slots = lane.slots.unwrap_or_else(|| state.map_or_else(|| backend.slots.unwrap_or(1).max(1), |state| state.slots.known()));
+        let slots = state.map_or_else(|| lane.slots.or(backend.slots).unwrap_or(1).max(1), |state| lane.slots_of(state));
         let probe = busy >= slots;
         if probe && (lane.slots.is_some() || !state.is_some_and(|state| self.may_probe(now, state))) {
             return None;
@@ -217,7 +228,7 @@ impl Queue {
             .filter(|other| other.available)
             .filter_map(|other| other.runners.get(&lane.runner))
             .filter(|state| state.resident || state.busy() > 0)
-            .map(|state| state.slots.known())
+            .map(|state| lane.slots_of(state))
             .sum();
         if slots == 0 {
             return true;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Weight of a new observation.
 const GAIN: f64 = 0.1;
-/// Observations after which an average of a key is trusted more than that of its model.
+/// Observations after which an average is trusted: of a key more than that of its model, of a speed at all.
 const TRUSTED: u32 = 3;
 /// Keys whose lengths are remembered.
 const MOST_KEYS: usize = 8_192;
@@ -71,22 +71,33 @@ type Likeness = (Arc<str>, Option<Arc<str>>, u32);
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
     by_key: HashMap<Likeness, Mean>,
+    /// By model: the part of its bound that an answer has.
+    parts: HashMap<Arc<str>, Mean>,
 }
 
 impl Lengths {
     pub(super) fn finished(&mut self, model: &Arc<str>, key: Option<&Arc<str>>, num_predict: Option<u64>, generated: u64) {
         let value = float(generated).ln_1p();
+        if let Some(most) = num_predict.filter(|most| *most > 0) {
+            if self.parts.len() >= MOST_KEYS {
+                self.parts.clear();
+            }
+            self.parts.entry(model.clone()).or_default().add((float(generated) / float(most)).min(1.0));
+        }
         if let Some(key) = key {
             self.slot(model, Some(key), size(num_predict)).add(value);
         }
         self.slot(model, None, size(num_predict)).add(value);
     }
 
-    /// Tokens, about half of the time fewer, never more than the bound.
+    /// Tokens, about half of the time fewer, never more than the bound. Of a bound like none that was seen, answers are taken to
+    /// have the part that they had of other bounds: by that short ones are told from long ones before either was seen.
     pub(super) fn predict(&self, model: &Arc<str>, key: Option<&Arc<str>>, num_predict: Option<u64>) -> Option<f64> {
         let of = |key: Option<&Arc<str>>| self.by_key.get(&(model.clone(), key.cloned(), size(num_predict)));
         let own = key.and_then(|key| of(Some(key))).filter(|mean| mean.seen >= TRUSTED);
-        let length = own.or_else(|| of(None)).and_then(Mean::get)?.exp() - 1.0;
+        let seen = own.or_else(|| of(None)).and_then(Mean::get).map(|mean| mean.exp() - 1.0);
+        let by_part = || Some(self.parts.get(model)?.get()? * float(num_predict?));
+        let length = seen.or_else(by_part)?;
         Some(num_predict.map_or(length, |most| length.min(float(most))))
     }
 
@@ -141,6 +152,11 @@ impl Speed {
         }
     }
 
+    /// Whether it has seen enough to tell short answers from long ones.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.rest.x.seen >= TRUSTED
+    }
+
     /// The first token of a request that loaded the model came after this long.
     pub(super) fn loaded(&mut self, first_token_s: f64, prompt_tokens: u64) {
         self.load.add((first_token_s - self.first_token.at(float(prompt_tokens)).unwrap_or_default()).max(0.0));
@@ -163,8 +179,15 @@ impl Speed {
 }
 
 /// How predicted waits came out.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Calibration(Mean);
+
+impl Default for Calibration {
+    /// A few waits that came out as predicted: the first one that did not is no reason to turn everything round.
+    fn default() -> Self {
+        Self(Mean { value: 0.0, seen: 4 })
+    }
+}
 
 /// Waits below this say more about the clock than about the model, in seconds.
 const WORTH_LEARNING_S: f64 = 0.05;

@@ -56,6 +56,22 @@ fn lengths_are_told_by_key_then_by_model_and_never_beyond_the_bound() {
 }
 
 #[test]
+fn an_unknown_bound_is_told_by_the_part_that_answers_had_of_others() {
+    let model: Arc<str> = "m".into();
+    let mut lengths = Lengths::default();
+    lengths.finished(&model, None, None, 300);
+    assert_eq!(lengths.predict(&model, None, Some(10)), None, "an answer without a bound says nothing of one with");
+    for _ in 0..20 {
+        lengths.finished(&model, None, Some(4), 4);
+    }
+    assert!(near(lengths.predict(&model, None, Some(10)), 10.0) && near(lengths.predict(&model, None, Some(200)), 200.0));
+    for _ in 0..100 {
+        lengths.finished(&model, None, Some(4_000), 400);
+    }
+    assert!(near(lengths.predict(&model, None, Some(200)), 20.0));
+}
+
+#[test]
 fn remembered_keys_are_bounded() {
     let mut lengths = Lengths::default();
     for n in 0..3 * MOST_KEYS {

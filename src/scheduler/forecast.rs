@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::backend::{Backend, State};
 use super::dispatch::{UNKNOWN_LOAD_S, UNKNOWN_SERVICE_S};
 use super::entry::Entry;
-use super::estimate::wait_s;
+use super::estimate::{float, wait_s};
 use super::lane::Lane;
 use super::queue::Queue;
 use super::swap::residence;
@@ -19,6 +19,8 @@ pub(super) struct Forecast {
     pub service_s: Option<f64>,
     /// Mean service time of those that came lately.
     pub mean_s: f64,
+    /// How long it is expected to take, over that mean. Not in seconds: before the speed is known it is told by tokens.
+    pub relative: Option<f64>,
     /// Expected wait, before correction. `None`: nothing is known.
     pub wait_s: Option<f64>,
     /// Expected wait if it came after all that wait in its class.
@@ -40,13 +42,27 @@ impl Queue {
         let service_s = speed.and_then(|speed| speed.service_s(entry.prompt_tokens, generated));
         let class = lane.class(entry.class);
         let mean_s = class.mean_s.get().or(service_s).unwrap_or_default();
+        let cost = cost(entry.prompt_tokens, whole(generated.unwrap_or_default()));
+        let factor = class.calibration.factor();
+        let by_speed = service_s.filter(|_| speed.is_some_and(|speed| speed.is_trusted())).map(|service| service / mean_s);
+        let by_tokens = || generated.and(class.mean_cost.get()).map(|mean| float(cost) / mean);
+        let relative = by_speed.or_else(by_tokens).filter(|relative| relative.is_finite());
+        if lane.waiting == 0 && self.has_free_slot(lane) {
+            // The usual case, in which thousands may be in flight that need not be looked at.
+            return Forecast { service_s, mean_s, relative, wait_s: speed.map(|_| 0.0), behind_all_s: 0.0, cost, factor };
+        }
         let mut busy = self.busy_slots(now, lane);
         let behind: f64 = Priority::ALL.into_iter().filter(|&c| c >= entry.class).map(|c| lane.class(c).work_s).sum();
         let behind_all_s = wait_s(&mut busy, behind, lane.turn_s());
         let ahead = lane.ahead_s(entry.class, &entry.tenant, service_s.unwrap_or(mean_s));
         let wait_s = speed.map(|_| wait_s(&mut busy, ahead, lane.turn_s()));
-        let cost = cost(entry.prompt_tokens, whole(generated.unwrap_or_default()));
-        Forecast { service_s, mean_s, wait_s, behind_all_s, cost, factor: class.calibration.factor() }
+        Forecast { service_s, mean_s, relative, wait_s, behind_all_s, cost, factor }
+    }
+
+    /// Whether a request of the lane could be served at once.
+    fn has_free_slot(&self, lane: &Lane) -> bool {
+        let mut there = lane.backends.iter().filter_map(|name| self.backends.get(name)).filter(|backend| backend.available);
+        there.any(|backend| backend.runners.get(&lane.runner).is_some_and(|state| state.resident && state.busy() < lane.slots_of(state)))
     }
 
     /// After how many seconds each slot falls free that the lane's requests may get.
@@ -55,14 +71,15 @@ impl Queue {
         let mut slots = Vec::new();
         for state in available().filter_map(|(_, backend)| backend.runners.get(&lane.runner)).filter(|s| s.resident || s.busy() > 0) {
             slots.extend(self.busy_s(now, state));
-            let free = state.slots.known().saturating_sub(state.busy());
-            slots.extend(std::iter::repeat_n(0.0, free as usize));
+            let free = lane.slots_of(state).saturating_sub(state.busy()) as usize;
+            slots.extend(std::iter::repeat_n(0.0, free.min(lane.waiting + 1)));
         }
         if slots.is_empty()
             && let Some((name, backend)) = available().next()
         {
             let after = self.until_loaded_s(now, name, backend, &lane.runner);
-            slots = vec![after; backend.slots.unwrap_or(1).max(1) as usize];
+            let all = lane.slots.or(backend.slots).unwrap_or(1).max(1) as usize;
+            slots = vec![after; all.min(lane.waiting + 1)];
         }
         slots
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backend::State;
 use super::class::{Turn, Turns, index};
 use super::config::Config;
 use super::estimate::{Calibration, Mean};
@@ -33,6 +34,8 @@ pub(super) struct Class {
     pub work_s: f64,
     /// Of those that came lately, in seconds.
     pub mean_s: Mean,
+    /// What those that came lately are expected to be charged, in tokens.
+    pub mean_cost: Mean,
     /// Tokens for each second of service, as the tenants are charged.
     pub pace: Mean,
     /// Of waits that are foretold when a request comes. Others will still come and go before it.
@@ -70,6 +73,11 @@ impl Lane {
         Self { runner, backends, classes: Default::default(), turns: Turns::default(), waiting: 0, used: At::ZERO, slots: None }
     }
 
+    /// How many of its requests a backend with this runner works on at a time.
+    pub(super) fn slots_of(&self, state: &State) -> u32 {
+        self.slots.unwrap_or_else(|| state.slots.known())
+    }
+
     pub(super) fn class(&self, class: Priority) -> &Class {
         &self.classes[index(class)]
     }
@@ -78,10 +86,11 @@ impl Lane {
         &mut self.classes[index(class)]
     }
 
-    pub(super) fn insert(&mut self, place: &Place) {
+    /// `credit`: for how long a tenant that comes back keeps what it left unused of its share.
+    pub(super) fn insert(&mut self, place: &Place, credit: Duration) {
         let item = place.item;
         let class = self.class_mut(place.class);
-        class.tenants.insert(&place.tenant, place.weight, &item);
+        class.tenants.insert(&place.tenant, place.weight, &item, place.arrived, credit);
         class.by_age.insert((place.arrived, item.id));
         class.work_s += item.service_s;
         if let Some(warm) = place.warm {

@@ -20,8 +20,8 @@ pub(super) struct Arrival {
     pub wait_s: f64,
     /// Expected service time, in seconds. `None`: nothing is known.
     pub service_s: Option<f64>,
-    /// The mean expected service time of those that came lately, in seconds.
-    pub mean_s: f64,
+    /// How long it is expected to take, over the mean of those that came lately. `None`: nothing is known.
+    pub relative: Option<f64>,
     pub deadline: Option<At>,
 }
 
@@ -36,13 +36,10 @@ pub(super) fn due(arrival: &Arrival) -> At {
 
 /// Where a request stands between the shortest (0) and the longest (1); a half when it is like all others.
 fn rank(arrival: &Arrival) -> f64 {
-    match arrival.service_s {
-        Some(service) if arrival.mean_s > 0.0 => {
-            let relative = service / arrival.mean_s;
-            relative * relative / (1.0 + relative * relative)
-        }
-        _ => 0.5,
-    }
+    arrival.relative.map_or(0.5, |relative| {
+        let cubed = relative * relative * relative;
+        cubed / (1.0 + cubed)
+    })
 }
 
 fn last_start(deadline: At, service_s: f64) -> At {
@@ -64,7 +61,7 @@ mod tests {
     }
 
     fn of(at_ms: u64, service_s: Option<f64>) -> Arrival {
-        Arrival { at: at(at_ms), wait_s: 20.0, service_s, mean_s: 2.0, deadline: None }
+        Arrival { at: at(at_ms), wait_s: 20.0, service_s, relative: service_s.map(|service| service / 2.0), deadline: None }
     }
 
     #[test]

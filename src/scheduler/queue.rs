@@ -240,7 +240,7 @@ impl Queue {
         if let Some(until) = flight.booked {
             self.booked.remove(&(until, id));
         }
-        self.settle(&flight, ending);
+        self.settle(now, &flight, ending);
         self.learn(now, id, &flight, ending);
         self.fill(now, &flight.backend);
     }
@@ -279,7 +279,8 @@ impl Queue {
     fn insert(&mut self, now: At, id: Id, lane: LaneId, entry: &Entry, deadline: Option<At>, patience: Duration) -> Outlook {
         let forecast = self.forecast(now, lane, entry);
         let mean_s = forecast.mean_s;
-        let arrival = Arrival { at: now, wait_s: forecast.behind_all_s, service_s: forecast.service_s, mean_s, deadline };
+        let arrival =
+            Arrival { at: now, wait_s: forecast.behind_all_s, service_s: forecast.service_s, relative: forecast.relative, deadline };
         let item = Item { due: order::due(&arrival), id, service_s: forecast.service_s.unwrap_or(mean_s) };
         let place = Place {
             class: entry.class,
@@ -291,6 +292,9 @@ impl Queue {
             prompt_tokens: entry.prompt_tokens,
         };
         let expires = deadline.unwrap_or(At::MAX).min(now.saturating_add(patience));
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.class_mut(entry.class).mean_cost.add(float(forecast.cost));
+        }
         if let (Some(service), Some(lane)) = (forecast.service_s.filter(|&s| s > 0.0), self.lanes.get_mut(&lane)) {
             let class = lane.class_mut(entry.class);
             class.mean_s.add(service);
@@ -321,7 +325,7 @@ impl Queue {
         self.expiring.insert((waiter.expires, id));
         self.bytes += waiter.bytes;
         if let Some(lane) = self.lanes.get_mut(&waiter.lane) {
-            lane.insert(&waiter.place);
+            lane.insert(&waiter.place, self.config.tenant_credit);
             for name in &lane.backends {
                 if let Some(backend) = self.backends.get_mut(name) {
                     backend.lanes.insert(waiter.lane);
@@ -369,7 +373,7 @@ impl Queue {
             self.forget_lanes(At::MAX);
         }
         if self.lanes.len() >= MOST_LANES {
-            return Err(Refusal::Full { ahead: self.waiters.len(), retry_after: Duration::from_secs(1) });
+            return Err(Refusal::Full { ahead: self.waiters.len(), most: self.config.max_waiting, retry_after: Duration::from_secs(1) });
         }
         self.last += 1;
         let mut lane = Lane::new(runner.clone(), backends.to_vec());

@@ -22,8 +22,10 @@ impl Queue {
     }
 
     fn make_room(&mut self, id: Id, outlook: &Outlook) -> Result<(), Refusal> {
-        let load = |queue: &Self| Load { waiting: queue.waiters.len(), bytes: queue.bytes };
-        let urgent = self.waiters.get(&id).is_some_and(|waiter| waiter.place.class == Priority::Urgent);
+        let own = self.waiters.get(&id);
+        let own_bytes = own.map_or(0, |waiter| waiter.bytes);
+        let urgent = own.is_some_and(|waiter| waiter.place.class == Priority::Urgent);
+        let load = |queue: &Self| Load { waiting: queue.waiters.len(), bytes: queue.bytes, own_bytes };
         while let Err(refusal) = bounds::room(&load(self), outlook.service_s, &self.config) {
             let victim = if urgent && self.config.displace_waiting { self.least() } else { None };
             let Some(victim) = victim else { return Err(refusal) };

@@ -2,11 +2,15 @@
 //!
 //! After "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): every tenant has a counter of what it was served,
 //! prompt tokens at once and generated ones as they come, divided by its weight. The one with the smallest counter goes next. A
-//! tenant that comes back is lifted to the smallest counter of those that wait, so that being away earns no credit. Two tenants
-//! that always have work waiting are therefore never further apart than one request's cost, whatever they ask for.
+//! newcomer starts at the smallest counter of those that wait. Two tenants that always have work waiting are therefore never
+//! further apart than one request's cost, whatever they ask for.
+//!
+//! Beyond the paper, a tenant that comes back keeps a credit: what it left unused of its share lately. Without one, whoever asks
+//! for nearly its share, but unevenly, would wait for its every burst as if it had the machine's share for itself alone.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::estimate::float;
 use super::{At, Id};
@@ -17,6 +21,8 @@ const GENERATED: u64 = 2;
 const UNIT: u64 = 1_000_000;
 /// Tenants without work whose counters are remembered.
 const MOST_IDLE: usize = 4_096;
+/// How finely the past of the floor is remembered: so many values for the time that earns credit.
+const STEPS: u32 = 16;
 
 /// The cost of a request or a part of it, before the weight.
 #[must_use]
@@ -29,8 +35,10 @@ pub(super) struct Tenants {
     known: HashMap<Arc<str>, Tenant>,
     /// Those with work waiting, by who goes next.
     active: BTreeSet<(Rank, Arc<str>)>,
-    /// Nobody who comes back starts below this.
+    /// The smallest counter of those that wait, as it was when someone last had a turn; never falls.
     floor: u64,
+    /// What the floor was lately, the oldest first.
+    past: VecDeque<(At, u64)>,
     turns: u64,
 }
 
@@ -67,17 +75,38 @@ fn size(service_s: f64) -> usize {
 }
 
 impl Tenants {
-    pub(super) fn insert(&mut self, name: &Arc<str>, weight: u32, item: &Item) {
-        let lowest = self.active.first().map_or(self.floor, |(rank, _)| rank.0);
+    /// A request comes. A tenant that had none keeps what it left unused of its share for as long as `credit`.
+    pub(super) fn insert(&mut self, name: &Arc<str>, weight: u32, item: &Item, now: At, credit: Duration) {
+        self.pass(now, credit);
+        let start = self.counter(name);
         let tenant = self.known.entry(name.clone()).or_default();
         tenant.weight = weight.max(1);
         if tenant.waiting.is_empty() {
-            tenant.rank.0 = tenant.rank.0.max(lowest);
+            tenant.rank.0 = start;
             self.active.insert((tenant.rank, name.clone()));
         }
         tenant.waiting.insert((item.due, item.id));
         tenant.work_s[size(item.service_s)] += item.service_s;
         tenant.total_s += item.service_s;
+    }
+
+    /// Remembers the floor, for as long as it earns credit.
+    fn pass(&mut self, now: At, credit: Duration) {
+        while self.past.front().is_some_and(|&(at, _)| at.saturating_add(credit) < now) {
+            self.past.pop_front();
+        }
+        if self.past.back().is_none_or(|&(at, _)| now.saturating_sub(at) * STEPS >= credit) {
+            self.past.push_back((now, self.floor));
+        }
+    }
+
+    /// The counter with which this tenant waits, or would if a request of it came now.
+    fn counter(&self, name: &str) -> u64 {
+        match self.known.get(name) {
+            Some(tenant) if !tenant.waiting.is_empty() => tenant.rank.0,
+            Some(tenant) => tenant.rank.0.max(self.past.front().map_or(self.floor, |&(_, floor)| floor)),
+            None => self.active.first().map_or(self.floor, |(rank, _)| rank.0.max(self.floor)),
+        }
     }
 
     pub(super) fn remove(&mut self, name: &Arc<str>, item: &Item) {
@@ -149,11 +178,10 @@ impl Tenants {
     /// Work that a new request of this tenant and length has before it, in seconds: its tenant's own that is not longer, and what the
     /// others are served until its tenant's counter has come that far. `pace`: tokens a second of service; `turn_s`: a usual turn.
     pub(super) fn ahead_s(&self, name: &str, service_s: f64, pace: f64, turn_s: f64) -> f64 {
-        let lowest = self.active.first().map_or(self.floor, |(rank, _)| rank.0);
         let known = self.known.get(name);
         let own_s = known.map_or(0.0, |tenant| tenant.work_s[..=size(service_s)].iter().sum::<f64>().max(0.0));
-        let (counter, weight) = known.map_or((lowest, 1), |tenant| (tenant.rank.0.max(lowest), tenant.weight.max(1)));
-        let until = float(counter) + own_s * pace * float(UNIT) / f64::from(weight);
+        let weight = known.map_or(1, |tenant| tenant.weight.max(1));
+        let until = float(self.counter(name)) + own_s * pace * float(UNIT) / f64::from(weight);
         let other_s = |(rank, other): &(Rank, Arc<str>)| {
             let tenant = self.known.get(other).filter(|_| **other != *name && float(rank.0) <= until)?;
             let gap_s = (until - float(rank.0)) / float(UNIT) * f64::from(tenant.weight) / pace.max(1.0);
@@ -167,7 +195,7 @@ impl Tenants {
         self.known.get(name).map_or(0, |tenant| tenant.waiting.len())
     }
 
-    /// A counter at the floor says no more than none.
+    /// A counter at the floor says no more than none, and who has credit can do without.
     fn forget_idle(&mut self) {
         if self.known.len() > 2 * self.active.len() + MOST_IDLE {
             let floor = self.floor;
