@@ -3,7 +3,6 @@
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{Method, StatusCode, header};
@@ -13,6 +12,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
 use super::authorisation::{self, Needs};
+use super::path::Path;
 use super::problem::Problem;
 use super::state::State;
 

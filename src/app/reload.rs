@@ -22,6 +22,8 @@ const LIVE: [&str; 7] = ["generation", "limits", "queue", "routing", "model", "o
 /// Waits for somebody to ask for a new configuration.
 pub struct Reloading {
     pub source: Source,
+    /// What the process runs on where only a new start changes that.
+    pub started_with: Config,
     pub current: Config,
     pub services: Services,
     pub fleet: Fleet,
@@ -66,7 +68,8 @@ impl Reloading {
         let read = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let new = read.map_err(|problems| Refused { problems })?;
         let refused = |error: super::Error| Refused { problems: vec![error.to_string()] };
-        let (changed, needs_restart) = differences(&self.current, &new);
+        let (changed, _) = differences(&self.current, &new);
+        let (_, needs_restart) = differences(&self.started_with, &new);
         // What can fail comes first, so that nothing is half in force.
         let settings = services::settings(&new).map_err(refused)?;
         let servers =

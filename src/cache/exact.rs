@@ -162,6 +162,8 @@ pub enum Filter {
     Key(Key),
     Model(ModelName),
     Tenant(String),
+    /// What stands for a model's content: all names of it.
+    Digest(String),
     All,
 }
 
@@ -171,6 +173,7 @@ impl Filter {
             Self::Key(key) => Which::Key(*key.as_bytes()),
             Self::Model(model) => Which::Model(model.canonical().to_owned()),
             Self::Tenant(tenant) => Which::Tenant(tenant.clone()),
+            Self::Digest(digest) => Which::Digest(digest.clone()),
             Self::All => Which::All,
         }
     }
@@ -431,6 +434,7 @@ pub(super) fn covers(which: &Which, key: &Key, entry: &Entry) -> bool {
         Which::Key(wanted) => key.as_bytes() == wanted,
         Which::Model(model) => entry.model == *model,
         Which::Tenant(tenant) => entry.tenant == *tenant,
+        Which::Digest(digest) => entry.digest.as_ref() == Some(digest),
         Which::OtherDigests { model, digests } => {
             entry.model == *model && entry.digest.as_ref().is_none_or(|digest| !digests.contains(digest))
         }

@@ -178,10 +178,14 @@ impl Done {
     }
 }
 
+/// Stands for a prompt that is not known yet. Ollama takes an empty one for the wish to load the model, and reads nothing.
+const ANY_PROMPT: &str = ".";
+
 /// What is asked of the backend: the prompt, and no more than one token of answer.
 #[must_use]
 pub fn ask(row: &Row) -> Ask {
-    let prompt = Prompt { text: row.prompt.clone(), system: row.system.clone(), ..Prompt::default() };
+    let text = if row.prompt.is_empty() { ANY_PROMPT } else { &row.prompt };
+    let prompt = Prompt { text: text.to_owned(), system: row.system.clone(), ..Prompt::default() };
     let options = Options { num_predict: Some(1), temperature: Some(0.0), ..Options::default() };
     Ask { prompt, options, ..Ask::default() }
 }
@@ -271,5 +275,11 @@ mod tests {
         let row = Row { name: "p".into(), model: "m".into(), system: Some("s".into()), prompt: "t".into(), created_at_ms: 0 };
         let ask = ask(&row);
         assert_eq!((ask.options.num_predict, ask.prompt.system.as_deref(), ask.prompt.text.as_str()), (Some(1), Some("s"), "t"));
+    }
+
+    #[test]
+    fn a_system_prompt_alone_is_read_too() {
+        let row = Row { name: "p".into(), model: "m".into(), system: Some("s".into()), prompt: String::new(), created_at_ms: 0 };
+        assert!(!ask(&row).prompt.text.is_empty(), "an empty prompt would only load the model");
     }
 }

@@ -72,7 +72,7 @@ fn show(command: &CacheCommand, answer: &Value) -> Result<(), Failure> {
 }
 
 fn stats(answer: &Value) -> String {
-    let tiers = ["memory", "durable"].into_iter();
+    let tiers = ["memory", "durable", "semantic"].into_iter();
     let row = |tier: &'static str| [tier.to_owned(), text(&answer[tier]["answers"]), bytes(&answer[tier]["bytes"])];
     let kept = text(&answer["kept_generations"]);
     format!("{}\n{kept} generations are kept for their clients\n", terminal::table(&rows(["TIER", "ANSWERS", "SIZE"], tiers.map(row))))
@@ -112,10 +112,11 @@ mod tests {
 
     #[test]
     fn sizes_are_a_table() {
-        let answer = json!({"memory": {"answers": 2, "bytes": 1_500}, "durable": {"answers": 3, "bytes": 2_500}, "kept_generations": 1});
+        let answer = json!({"memory": {"answers": 2, "bytes": 1_500}, "durable": {"answers": 3, "bytes": 2_500},
+            "semantic": {"answers": 0, "bytes": 0}, "kept_generations": 1});
         assert_eq!(
             stats(&answer),
-            "TIER     ANSWERS  SIZE\nmemory   2        1.5 kB\ndurable  3        2.5 kB\n\n1 generations are kept for their clients\n"
+            "TIER      ANSWERS  SIZE\nmemory    2        1.5 kB\ndurable   3        2.5 kB\nsemantic  0        0 B\n\n1 generations are kept for their clients\n"
         );
         let answer = json!({"prompts": [{"name": "n", "model": "m", "system_bytes": 0, "prompt_bytes": 12, "created_at_ms": 1}]});
         assert_eq!(prompts(&answer)[1], ["n", "m", "0 B", "12 B"]);

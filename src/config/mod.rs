@@ -136,10 +136,21 @@ impl Check for Config {
             let path = Path::dotted("model").join(Step::Index(n));
             wrong.extend(policy.check().into_iter().map(|(key, what)| (path.clone().join(Step::Key(key.to_owned())), what.to_owned())));
         }
+        let semantic = &self.cache.semantic;
+        let shares = [
+            ("threshold", f64::from(semantic.threshold)),
+            ("false_hit_budget", semantic.false_hit_budget),
+            ("check_share", semantic.check_share),
+        ];
+        for (key, value) in shares.into_iter().filter(|(_, value)| !(0.0..=1.0).contains(value)) {
+            wrong.push((Path::dotted(&format!("cache.semantic.{key}")), format!("is {value}; it takes 0 to 1")));
+        }
         if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }
-        wrong.extend(self.routing.check().into_iter().map(|found| (Path::below("routing", &found.place), found.what)));
+        let servers: Vec<String> = self.ollama.iter().filter_map(ollama::Config::backend_name).collect();
+        let routing = self.routing.check().into_iter().chain(self.routing.unknown_backends(&servers));
+        wrong.extend(routing.map(|found| (Path::below("routing", &found.place), found.what)));
         wrong
     }
 }

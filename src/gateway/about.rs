@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cache::key::Key;
 use crate::domain::generation::{Change, NotApplied};
 use crate::domain::id::ModelName;
 use crate::limits::Standing;
@@ -39,12 +40,14 @@ pub struct CacheOutcome {
     pub age: Option<Duration>,
     /// How alike the questions are, for an answer to a question that is not the same.
     pub similarity: Option<f32>,
+    /// Under which the answer is kept, where it was found under one.
+    pub key: Option<Key>,
 }
 
 impl CacheOutcome {
     #[must_use]
     pub fn new(status: &'static str, why: &'static str) -> Self {
-        Self { status, why, age: None, similarity: None }
+        Self { status, why, age: None, similarity: None, key: None }
     }
 
     /// Whether a cache was asked at all.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::about::{About, CacheOutcome};
 use super::call::Call;
@@ -18,7 +19,7 @@ use super::settings::OnCut;
 use super::shares::{Note, Share};
 use super::steps;
 use crate::backends;
-use crate::cache::answer::Answer;
+use crate::cache::answer::{Answer, Speed};
 use crate::cache::exact::{Hit, Lookup, Tags};
 use crate::cache::key::Key;
 use crate::cache::policy::{Outcome, Policy};
@@ -66,14 +67,15 @@ impl Gateway {
             None => exact.unread(&place.policy),
         };
         let outcome = match found {
-            Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, &hit), progress).await,
-            Lookup::Refused(refused) => return Err(Error::NotCached { why: refused.0.why.as_str() }),
-            Lookup::Miss(outcome) => outcome,
+            Lookup::Hit(hit) => return self.kept_for_later(&call, self.replayed(&call, place.key, &hit), progress).await,
+            Lookup::Refused(refused) => Err(Error::NotCached { why: refused.0.why.as_str() }),
+            Lookup::Miss(outcome) => Ok(outcome),
         };
         let meaning = self.meaning(&call, &place).await;
         if let Some(found) = meaning.as_ref().filter(|_| place.may_be_read()).and_then(|meaning| self.same_meaning(&call, meaning)) {
             return self.kept_for_later(&call, self.replayed_alike(&call, found), progress).await;
         }
+        let outcome = outcome?;
         let resumable = call.is_resumable();
         if !place.policy.may_join() && !place.policy.write && meaning.is_none() && !resumable {
             return self.alone(call, reservation, progress, outcome).await;
@@ -113,7 +115,7 @@ impl Gateway {
     }
 
     fn keep_for_client(&self, call: &Call, recording: Recording<Arc<Error>>, note: &Note) -> Result<(), Error> {
-        let shared = kept::Shared { recording, about: Arc::clone(&note.about) };
+        let shared = kept::Shared { recording, about: Arc::clone(&note.about), stop: CancellationToken::new() };
         self.parts().kept.keep(&call.principal, &call.id, shared, call.control.detach, call.settings.config.kept.max_kept)
     }
 
@@ -167,13 +169,18 @@ impl Gateway {
     fn replayed_alike(&self, call: &Call, found: Found) -> Begun {
         let cache = CacheOutcome { age: Some(found.age), similarity: Some(found.similarity), ..CacheOutcome::new("semantic", "alike") };
         let about = Arc::new(About { cache, ..unasked(call, "cache") });
-        Begun { restarts: Restarts::default(), about, events: found.answer.replay(self.parts().exact.speed()).map(Ok).boxed() }
+        Begun { restarts: Restarts::default(), about, events: found.answer.replay(self.speed(call)).map(Ok).boxed() }
     }
 
-    fn replayed(&self, call: &Call, hit: &Hit) -> Begun {
-        let about = Arc::new(About { cache: said(&hit.outcome()), ..unasked(call, "cache") });
-        let events = Arc::clone(&hit.answer).replay(self.parts().exact.speed());
+    fn replayed(&self, call: &Call, key: Option<Key>, hit: &Hit) -> Begun {
+        let about = Arc::new(About { cache: CacheOutcome { key, ..said(&hit.outcome()) }, ..unasked(call, "cache") });
+        let events = Arc::clone(&hit.answer).replay(self.speed(call));
         Begun { restarts: Restarts::default(), about, events: events.map(Ok).boxed() }
+    }
+
+    /// How fast a kept answer is given: a client that does not stream sees nothing of its pace.
+    fn speed(&self, call: &Call) -> Speed {
+        if call.streamed { self.parts().exact.speed() } else { Speed::Full }
     }
 
     /// Nobody else reads it.

@@ -22,6 +22,9 @@ impl Deadline {
     }
 }
 
+/// What waits for its turn has its deadline watched where it waits, which can say more of it; this comes after.
+const AFTER_THE_QUEUE: Duration = Duration::from_millis(100);
+
 /// Does work, but no longer than until the deadline.
 ///
 /// # Errors
@@ -31,16 +34,17 @@ pub async fn within<T>(deadline: Option<Deadline>, work: impl Future<Output = T>
         None => Ok(work.await),
         Some(Deadline { at, allowed }) => {
             let late = |_| Error::Deadline { stage: Stage::Waiting, allowed };
-            tokio::time::timeout_at(at.into(), work).await.map_err(late)
+            tokio::time::timeout_at((at + AFTER_THE_QUEUE).into(), work).await.map_err(late)
         }
     }
 }
 
-/// What ends an answer from outside: its deadline, and the end of the key it was asked with.
+/// What ends an answer from outside: its deadline, the end of the key it was asked with, and someone who stops it.
 #[derive(Default)]
 pub struct Bounds {
     deadline: Option<(Pin<Box<Sleep>>, Deadline)>,
     ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Bounds {
@@ -48,7 +52,14 @@ impl Bounds {
         Self {
             deadline: deadline.map(|deadline| (Box::pin(tokio::time::sleep_until(deadline.at.into())), deadline)),
             ended: ended.map(|token| Box::pin(token.cancelled_owned())),
+            stopped: None,
         }
+    }
+
+    /// The same for an answer that can be stopped.
+    #[must_use]
+    pub fn stopped_by(self, stop: Option<CancellationToken>) -> Self {
+        Self { stopped: stop.map(|token| Box::pin(token.cancelled_owned())), ..self }
     }
 
     /// Ready when the answer must end, with the reason.
@@ -58,9 +69,12 @@ impl Bounds {
         {
             return Poll::Ready(Error::Deadline { stage: Stage::Generating, allowed: deadline.allowed });
         }
-        match &mut self.ended {
-            Some(ended) => ended.as_mut().poll(cx).map(|()| Error::KeyEnded),
-            None => Poll::Pending,
+        let is_cancelled = |token: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>, cx: &mut Context<'_>| {
+            token.as_mut().is_some_and(|token| token.as_mut().poll(cx).is_ready())
+        };
+        if is_cancelled(&mut self.ended, cx) {
+            return Poll::Ready(Error::KeyEnded);
         }
+        if is_cancelled(&mut self.stopped, cx) { Poll::Ready(Error::Stopped) } else { Poll::Pending }
     }
 }

@@ -44,6 +44,10 @@ pub enum Error {
     UnloadForbidden,
     #[error("the key was revoked or has expired while its request ran")]
     KeyEnded,
+    #[error("the generation was stopped")]
+    Stopped,
+    #[error("this answer has had {last} events, and Last-Event-ID names a later one")]
+    EventAhead { last: u64 },
     #[error("no generation with the id `{id}` is kept")]
     NothingToResume { id: String },
     #[error("the first {missing} events of this answer are no longer kept")]
@@ -95,6 +99,8 @@ impl Error {
             | Self::Limited(_)
             | Self::NotCached { .. }
             | Self::KeyEnded
+            | Self::Stopped
+            | Self::EventAhead { .. }
             | Self::UnloadForbidden
             | Self::NothingToResume { .. }
             | Self::IdInUse { .. }
@@ -141,6 +147,8 @@ impl Error {
             Self::Queue(refusal) => refusal.kind(),
             Self::NotCached { .. } => "not_cached",
             Self::KeyEnded => "key_ended",
+            Self::Stopped => "stopped",
+            Self::EventAhead { .. } => "event_id_invalid",
             Self::UnloadForbidden => "unload_forbidden",
             Self::NothingToResume { .. } => "generation_not_found",
             Self::ResumeGone { .. } => "resume_gone",

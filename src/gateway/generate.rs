@@ -101,9 +101,13 @@ impl Gateway {
         let begun = within(deadline, async {
             let (call, reservation) = self.call(draft, asked, deadline, progress).await?;
             record.model(&call.asked);
-            self.answer(call, reservation, progress).await
+            let kept = call.is_resumable().then(|| (Arc::clone(&call.principal), call.id.clone()));
+            let begun = self.answer(call, reservation, progress).await?;
+            let stop = kept.and_then(|(who, id)| self.parts().kept.find(&who, &id).ok()).map(|shared| shared.stop);
+            Ok::<_, Error>((begun, stop))
         });
-        Ok((begun.await??, Bounds::new(deadline, ended)))
+        let (begun, stop) = begun.await??;
+        Ok((begun, Bounds::new(deadline, ended).stopped_by(stop)))
     }
 
     /// A generation that is kept for its client, after the first `past` of its events.
@@ -113,7 +117,7 @@ impl Gateway {
         let about = Arc::new(About { attempts: 0, asked_at: None, ..(*about).clone() });
         let mut record = Record::again(who, id, self.parts().ledger.clone());
         record.accepted(&about);
-        let bounds = Bounds::new(None, who.key_id.is_some().then(|| who.ended.clone()));
+        let bounds = Bounds::new(None, who.key_id.is_some().then(|| who.ended.clone())).stopped_by(Some(shared.stop.clone()));
         let events = Metered::new(super::answers::shared(events), record, bounds);
         Ok(Generation { about, events, restarts: Restarts::default() })
     }

@@ -48,6 +48,8 @@ pub type Events = Reader<Arc<Error>>;
 pub struct Shared {
     pub recording: Recording<Arc<Error>>,
     pub about: Arc<OnceLock<Arc<About>>>,
+    /// Cancelled when it is stopped: those who read it under its own id stop reading. Others, who asked the same, do not.
+    pub stop: CancellationToken,
 }
 
 struct Entry {
@@ -114,7 +116,8 @@ impl Kept {
         let shared = self.find(who, id)?;
         let events = shared.recording.read(past + 1).map_err(|gone| match gone {
             Gone::Forgotten { first } => Error::ResumeGone { missing: first.saturating_sub(past + 1) },
-            Gone::Unknown { .. } | Gone::Abandoned => Error::NothingToResume { id: id.to_string() },
+            Gone::Unknown { last, .. } => Error::EventAhead { last },
+            Gone::Abandoned => Error::NothingToResume { id: id.to_string() },
         })?;
         Ok((shared, events))
     }
@@ -134,6 +137,9 @@ impl Kept {
                 .collect();
             ids.iter().filter_map(|key| entries.remove(key)).collect()
         };
+        for entry in &gone {
+            entry.shared.stop.cancel();
+        }
         drop(gone); // outside the lock: it may wake who writes
         Ok(())
     }
@@ -201,7 +207,7 @@ mod tests {
 
     fn made() -> (Recorder<Arc<Error>>, Events, Shared) {
         let (recorder, reader) = recording(&recording::Config::default(), Clock::system(), Metrics::default());
-        let shared = Shared { recording: recorder.recording(), about: Arc::default() };
+        let shared = Shared { recording: recorder.recording(), about: Arc::default(), stop: CancellationToken::new() };
         (recorder, reader, shared)
     }
 

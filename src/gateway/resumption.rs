@@ -1,6 +1,7 @@
 //! An answer that goes on elsewhere when its backend fails in the middle, where the configuration asks for that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
@@ -19,6 +20,8 @@ use crate::routing::fallback::Step;
 
 /// How often one answer goes on elsewhere.
 const MOST: usize = 3;
+/// How long a backend may take to say what a prompt becomes; it may have to load the model for that.
+const RENDERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How a cut answer ends.
 enum Next {
@@ -97,7 +100,7 @@ impl Gateway {
     }
 
     /// The other backends that have the very same model as the one that failed.
-    async fn twins(&self, step: &Step, failed: &str) -> Option<Vec<(Arc<Entry>, ModelInfo)>> {
+    async fn twins(&self, step: &Step, failed: &str) -> Option<Vec<(Arc<Entry>, Arc<ModelInfo>)>> {
         let mut hosts = self.hosts(step).await.ok()?;
         let digest = hosts.iter().find(|(entry, _)| entry.backend.name() == failed)?.1.digest.clone()?;
         hosts.retain(|(entry, model)| entry.backend.name() != failed && model.digest.as_ref() == Some(&digest) && entry.is_up());
@@ -105,14 +108,20 @@ impl Gateway {
     }
 
     /// The prompt as the model's template makes it, by one of those who have the model.
-    async fn rendered(&self, call: &Call, step: &Step, ask: Ask, hosts: &[(Arc<Entry>, ModelInfo)]) -> Option<String> {
+    async fn rendered(&self, call: &Call, step: &Step, ask: Ask, hosts: &[(Arc<Entry>, Arc<ModelInfo>)]) -> Option<String> {
         let request = Arc::new(Request { id: call.id.clone(), model: step.model.clone(), ask, deadline: None });
-        let mut events = hosts[0].0.backend.generate(request).await.ok()?;
-        while let Some(event) = events.next().await {
-            if let Event::Done(finish) = event.ok()? {
-                return continuation::rendered(&finish).map(str::to_owned);
+        let asking = async {
+            let mut events = hosts[0].0.backend.generate(request).await.ok()?;
+            while let Some(event) = events.next().await {
+                match event.ok()? {
+                    Event::Done(finish) => return continuation::rendered(&finish).map(str::to_owned),
+                    // It does not know the wish and has begun to answer, which nobody asked for. Dropping it stops it.
+                    Event::Delta(delta) if !delta.text.is_empty() || !delta.thinking.is_empty() => return None,
+                    Event::Delta(_) => {}
+                }
             }
-        }
-        None
+            None
+        };
+        tokio::time::timeout(RENDERED_WITHIN, asking).await.ok().flatten()
     }
 }

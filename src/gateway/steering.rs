@@ -64,19 +64,29 @@ impl Gateway {
     /// When the database cannot be written; those in memory are forgotten all the same.
     pub async fn purge(&self, filter: &Filter) -> Result<u64, crate::cache::exact::Error> {
         let parts = self.parts();
-        match filter {
+        // The model as the backends have it now. Another name of it stands for the same answers.
+        let digest = |model: &ModelName| super::steps::digest(&self.registry().having(model));
+        let alike = match filter {
             Filter::All => parts.semantic.purge(&Purge::All),
             Filter::Tenant(tenant) => parts.semantic.purge(&Purge::Tenant(tenant.clone())),
-            Filter::Model(model) => self.purge_alike(model),
+            Filter::Model(model) => {
+                parts.semantic.purge(&Purge::ModelDigest(digest(model).unwrap_or_else(|| model.canonical().to_owned())))
+            }
+            Filter::Digest(digest) => parts.semantic.purge(&Purge::ModelDigest(digest.clone())),
             Filter::Key(_) => 0,
         };
-        parts.exact.purge(filter).await
+        let mut purged = alike as u64 + parts.exact.purge(filter).await?;
+        if let Filter::Model(model) = filter
+            && let Some(digest) = digest(model)
+        {
+            purged += parts.exact.purge(&Filter::Digest(digest)).await?;
+        }
+        Ok(purged)
     }
 
-    /// Answers that are given to questions that mean the same, of this model as the backends have it now.
-    fn purge_alike(&self, model: &ModelName) -> usize {
-        let digest = super::steps::digest(&self.registry().having(model)).unwrap_or_else(|| model.canonical().to_owned());
-        self.parts().semantic.purge(&Purge::ModelDigest(digest))
+    /// Answers that are given to questions that mean the same: how many, and their size in bytes.
+    pub fn alike(&self) -> (usize, usize) {
+        self.parts().semantic.size()
     }
 
     /// Generations that are kept for their clients.

@@ -25,6 +25,9 @@ use crate::scheduler::{self, Runner};
 
 /// A list of models younger than this is not asked for again because of a name that is not in it.
 const MISS_REFRESH: Duration = Duration::from_secs(1);
+/// How long a backend is looked for when those that were chosen from have been taken out of the configuration.
+const CHOOSE_AGAIN_WITHIN: Duration = Duration::from_secs(5);
+const CHOOSE_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// What staying where a session is counts for while it is not known what it saves.
 const SESSION_SAVES: Duration = Duration::from_millis(500);
 /// How many blocks of a prompt name its conversation: enough to tell conversations with the same system prompt apart.
@@ -87,14 +90,32 @@ impl Gateway {
         attempts: &mut u32,
         facts: &mut Facts,
     ) -> Result<Started, Error> {
-        let hosts = self.hosts(step).await?;
-        facts.context_tokens = hosts.iter().filter_map(|(_, model)| model.context_length).max().map(u64::from);
-        let prepared = self.prepare(call, step, patience, hosts, done);
-        self.ask(prepared, progress, attempts).await
+        let clock = &self.parts().ledger.clock;
+        let mut lost = None;
+        loop {
+            let hosts = self.hosts(step).await?;
+            facts.context_tokens = hosts.iter().filter_map(|(_, model)| model.context_length).max().map(u64::from);
+            *done = Changed::default();
+            let prepared = self.prepare(call, step, patience, hosts, done);
+            let asked = clock.now();
+            match self.ask(prepared, progress, attempts).await {
+                // The configuration was reloaded: others may have the model, which the queue hears of a moment later.
+                Err(Error::Queue(scheduler::Refusal::NoBackend)) => {
+                    let waited = clock.now().saturating_duration_since(asked) >= CHOOSE_AGAIN_WITHIN;
+                    let since = if waited { clock.now() } else { lost.unwrap_or(asked) };
+                    if clock.now().saturating_duration_since(since) >= CHOOSE_AGAIN_WITHIN {
+                        return Err(Error::Queue(scheduler::Refusal::NoBackend));
+                    }
+                    lost = Some(since);
+                    tokio::time::sleep(CHOOSE_AGAIN_PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The backends that have the step's model. A name nobody is known to have may be new: the backends are asked once more.
-    pub(super) async fn hosts(&self, step: &Step) -> Result<Vec<(Arc<Entry>, ModelInfo)>, Error> {
+    pub(super) async fn hosts(&self, step: &Step) -> Result<Vec<(Arc<Entry>, Arc<ModelInfo>)>, Error> {
         let registry = self.registry();
         let find = || {
             let mut found = registry.having(&step.model);
@@ -115,14 +136,23 @@ impl Gateway {
         let entries = self.registry().entries();
         let reason = |entry: &Arc<Entry>| Some(format!("{} ({}): {}", entry.backend.name(), entry.backend.describe(), entry.failure()?));
         let unasked: Vec<String> = entries.iter().filter_map(reason).collect();
-        if !entries.is_empty() && unasked.len() == entries.len() {
+        let never_asked = |entry: &Arc<Entry>| entry.failure().is_some() && entry.models().is_empty();
+        if !entries.is_empty() && (unasked.len() == entries.len() || entries.iter().any(never_asked)) {
+            // Nobody can say that none of them has it.
             return Error::NoBackend { reasons: unasked };
         }
         Error::ModelNotFound { model: model.to_string(), near: self.registry().near(model), unasked }
     }
 
     /// The step's request: made smaller if the step says so, and kept to what the model's policy allows.
-    fn prepare(&self, call: &Call, step: &Step, patience: Patience, hosts: Vec<(Arc<Entry>, ModelInfo)>, done: &mut Changed) -> Prepared {
+    fn prepare(
+        &self,
+        call: &Call,
+        step: &Step,
+        patience: Patience,
+        hosts: Vec<(Arc<Entry>, Arc<ModelInfo>)>,
+        done: &mut Changed,
+    ) -> Prepared {
         let parts = self.parts();
         let (mut ask, simpler) =
             if step.simplify.is_nothing() { (call.ask.clone(), Vec::new()) } else { simplify(&call.ask, &step.simplify) };
@@ -153,7 +183,7 @@ impl Gateway {
     }
 
     /// Keeps a request to its model's policy, where a server has it: the engine in this process has settings of its own.
-    fn normalise(&self, call: &Call, step: &Step, policy: &Policy, hosts: &[(Arc<Entry>, ModelInfo)], ask: &mut Ask) -> Normalised {
+    fn normalise(&self, call: &Call, step: &Step, policy: &Policy, hosts: &[(Arc<Entry>, Arc<ModelInfo>)], ask: &mut Ask) -> Normalised {
         let Some((_, model)) = hosts.iter().find(|(entry, _)| entry.backend.kind() == Kind::Ollama) else { return Normalised::default() };
         let (loaded, now) = (loaded(hosts, &step.model), self.parts().ledger.clock.now());
         let with = Circumstances { loaded, allowance: &call.principal.allowance, now };
@@ -167,7 +197,7 @@ impl Gateway {
     }
 
     /// The rest of an answer that was cut, on one of these.
-    pub(super) fn prepare_again(&self, call: &Call, step: &Step, ask: Ask, hosts: Vec<(Arc<Entry>, ModelInfo)>) -> Prepared {
+    pub(super) fn prepare_again(&self, call: &Call, step: &Step, ask: Ask, hosts: Vec<(Arc<Entry>, Arc<ModelInfo>)>) -> Prepared {
         let again = Call { ask, ..call.clone() };
         self.prepare(&again, step, Patience::default(), hosts, &mut Changed::default())
     }
@@ -189,9 +219,9 @@ impl Gateway {
         }
     }
 
-    fn places(&self, lesson: &Lesson, hosts: Vec<(Arc<Entry>, ModelInfo)>, policy: &Policy) -> Vec<Host> {
+    fn places(&self, lesson: &Lesson, hosts: Vec<(Arc<Entry>, Arc<ModelInfo>)>, policy: &Policy) -> Vec<Host> {
         let home = lesson.session.as_ref().and_then(|session| self.parts().prefixes.where_is(session));
-        let place = |(entry, model): (Arc<Entry>, ModelInfo)| {
+        let place = |(entry, model): (Arc<Entry>, Arc<ModelInfo>)| {
             let name = entry.backend.name();
             let warm = lesson.predicted.iter().find(|warm| &*warm.backend == name);
             let mut saves = warm.and_then(|warm| warm.saves).unwrap_or_default();
@@ -206,7 +236,7 @@ impl Gateway {
 }
 
 /// What of a model's settings is in memory now, on any backend.
-fn loaded(hosts: &[(Arc<Entry>, ModelInfo)], model: &ModelName) -> Loaded {
+fn loaded(hosts: &[(Arc<Entry>, Arc<ModelInfo>)], model: &ModelName) -> Loaded {
     let mut state = Loaded::Unknown;
     for (entry, _) in hosts {
         match (entry.loaded(model), state) {
@@ -251,7 +281,7 @@ fn trouble(error: &Error) -> Trouble {
 }
 
 /// What stands for the model's content in the key of an answer: the digests of all who have it.
-pub fn digest(hosts: &[(Arc<Entry>, ModelInfo)]) -> Option<String> {
+pub fn digest(hosts: &[(Arc<Entry>, Arc<ModelInfo>)]) -> Option<String> {
     let digests: BTreeSet<String> = hosts.iter().filter_map(|(_, model)| model.digest.clone()).collect();
     (!digests.is_empty()).then(|| joined(&digests))
 }

@@ -51,8 +51,13 @@ impl Gateway {
 
     /// Brings back pinned models and forgets answers of models that have changed, for ever; to be run as one supervised task.
     pub async fn tidy(self) {
-        let mut known = HashMap::new();
+        let (mut known, mut told) = (HashMap::new(), false);
         loop {
+            let missing = self.parts().semantic.embedding_model().filter(|model| self.registry().having(model).is_empty());
+            if let Some(model) = missing.as_ref().filter(|_| !told) {
+                tracing::warn!(%model, "the semantic cache is off: no backend has its embedding model; pull it, or name another as cache.semantic.model");
+            }
+            told = missing.is_some();
             let policies = Arc::new(self.settings().policies.clone());
             if policies.pins_any() {
                 Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;

@@ -17,6 +17,7 @@ use super::reservation::Reservation;
 use super::tokens::Amount;
 use super::view::{AccountView, View};
 use super::writer::BudgetWriter;
+use crate::domain::allowance::Allowance;
 use crate::domain::clock::Clock;
 use crate::domain::principal::Principal;
 use crate::storage::{self, Storage};
@@ -172,14 +173,24 @@ impl Limits {
         View { accounts: parties.iter().map(|party| AccountView::of(&party.id, &book.peek(party, now), now)).collect() }
     }
 
-    /// What everyone uses of what they may, by scope and name; at most so many, and how many there are.
+    /// What everyone uses of what they may now, by scope and name; at most so many, and how many there are. `of_key`: what the key
+    /// of an id allows by itself; `anonymous`: what whoever needs none may by itself.
     #[must_use]
-    pub fn all(&self, most: usize) -> (Vec<AccountView>, usize) {
-        let (now, book) = (self.0.now(), self.0.book());
+    pub fn all(&self, most: usize, of_key: impl Fn(&str) -> Option<Allowance>, anonymous: &Allowance) -> (Vec<AccountView>, usize) {
+        let (config, now, book) = (self.0.config.load(), self.0.now(), self.0.book());
         let mut accounts: Vec<(&Id, _)> = book.accounts().collect();
         accounts.sort_unstable_by_key(|(id, _)| *id);
         let total = accounts.len();
-        (accounts.into_iter().take(most).map(|(id, account)| AccountView::of(id, account, now)).collect(), total)
+        let own = |name: &str| match of_key(name) {
+            Some(own) => merged(&own, &config.keys),
+            None => merged(anonymous, &config.anonymous),
+        };
+        let view = |(id, _): (&Id, _)| {
+            // What an account was allowed when it was last asked may no longer hold.
+            let party = Party { id: id.clone(), allowance: allowance(&config, id, own) };
+            AccountView::of(id, &book.peek(&party, now), now)
+        };
+        (accounts.into_iter().take(most).map(view).collect(), total)
     }
 
     pub(super) fn inner(&self) -> &Inner {
@@ -211,11 +222,18 @@ impl Inner {
             Some(id) => (id, &config.keys),
             None => (&who.name, &config.anonymous),
         };
-        let key = Party { id: (Scope::Key, Arc::clone(name)), allowance: merged(&who.allowance, default) };
-        let allowance = config.tenants.get(&*who.tenant).cloned().unwrap_or_default();
-        let tenant = Party { id: (Scope::Tenant, Arc::clone(&who.tenant)), allowance };
-        let global = Party { id: (Scope::Global, Arc::clone(&self.everyone)), allowance: config.global.clone() };
-        vec![key, tenant, global]
+        let ids = [(Scope::Key, Arc::clone(name)), (Scope::Tenant, Arc::clone(&who.tenant)), (Scope::Global, Arc::clone(&self.everyone))];
+        let party = |id: Id| Party { allowance: allowance(config, &id, |_| merged(&who.allowance, default)), id };
+        ids.into_iter().map(party).collect()
+    }
+}
+
+/// What holds for an account. `own`: what the key of a name allows, defaults included.
+fn allowance(config: &Config, (scope, name): &Id, own: impl Fn(&str) -> Allowance) -> Allowance {
+    match scope {
+        Scope::Tenant => config.tenants.get(&**name).cloned().unwrap_or_default(),
+        Scope::Global => config.global.clone(),
+        _ => own(name),
     }
 }
 

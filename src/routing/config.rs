@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{breaker, fallback, hedge, outlier, retry, timeouts};
+use crate::backends::Kind;
 
 /// How a backend is chosen, given up and tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,11 +88,39 @@ impl Config {
         let chains = fallback::Aliases::new(&self.alias).err().unwrap_or_default();
         shares.into_iter().flatten().chain(floor).chain(chains).collect()
     }
+
+    /// Steps of aliases that are bound to a backend which there is not among these servers and the engine.
+    #[must_use]
+    pub fn unknown_backends(&self, servers: &[String]) -> Vec<Wrong> {
+        let kinds = [Kind::Ollama, Kind::Embedded].map(Kind::as_str);
+        let is_known = |name: &str| kinds.contains(&name) || servers.iter().any(|server| server == name);
+        let mut wrong = Vec::new();
+        for (n, alias) in self.alias.iter().enumerate() {
+            for (m, step) in alias.steps.iter().enumerate() {
+                let Some(name) = step.backend.as_deref().filter(|name| !is_known(name)) else { continue };
+                let known = servers.iter().map(String::as_str).chain(kinds).collect::<Vec<_>>().join(", ");
+                wrong.push(Wrong::at(
+                    &format!("alias.{n}.steps.{m}.backend"),
+                    format!("names `{name}`, which there is not; there are {known}"),
+                ));
+            }
+        }
+        wrong
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_is_bound_to_a_backend_that_there_is() {
+        let alias = "name = \"a\"\nsteps = [{ model = \"x\", backend = \"box\" }, { model = \"x\", backend = \"embedded\" }, { model = \"x\", backend = \"bxo\" }]";
+        let config = Config { alias: vec![toml::from_str(alias).expect("an alias")], ..Config::default() };
+        let wrong = config.unknown_backends(&["box".to_owned()]);
+        assert_eq!(wrong.iter().map(|wrong| wrong.place.join(".")).collect::<Vec<_>>(), ["alias.0.steps.2.backend"]);
+        assert!(wrong[0].what.contains("`bxo`") && wrong[0].what.contains("box, ollama, embedded"), "{}", wrong[0].what);
+    }
 
     #[test]
     fn the_defaults_hold_and_each_share_is_checked() {

@@ -43,6 +43,8 @@ pub enum Which {
     /// Canonical name.
     Model(String),
     Tenant(String),
+    /// Made by this content, under whatever name.
+    Digest(String),
     /// Of the model, but made by content with none of these digests.
     OtherDigests {
         model: String,
@@ -175,6 +177,7 @@ fn condition(query: &mut QueryBuilder<Sqlite>, which: &Which) {
         Which::Key(key) => query.push("key = ").push_bind(key.to_vec()),
         Which::Model(model) => query.push("model = ").push_bind(model.clone()),
         Which::Tenant(tenant) => query.push("tenant = ").push_bind(tenant.clone()),
+        Which::Digest(digest) => query.push("digest = ").push_bind(digest.clone()),
         Which::ExpiredAt(at_ms) => query.push("expires_at_ms <= ").push_bind(*at_ms),
         Which::All => query.push("TRUE"),
         Which::OtherDigests { model, digests } => {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use arriero::domain::principal::Role;
 use arriero::gateway::OnCut;
-use arriero_bench::fake::{FakeOllama, Fault, Midway, Plan, Text};
+use arriero_bench::fake::{FakeOllama, Fault, Midway, Model, Plan, Text};
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, asked, data, fake, text};
+use crate::support::{TestApp, asked, data, eventually, fake, text};
 
 fn request(prompt: &str) -> Value {
     json!({"model": "gemma3:270m", "prompt": prompt, "options": {"num_predict": 12}})
@@ -167,4 +168,35 @@ async fn retry_after_is_obeyed() {
         assert_eq!(app.ask(request(&format!("{n}"))).await.0, 200, "number {n}");
     }
     assert_eq!((asked(&busy), asked(&good)), (1, 40));
+}
+
+#[tokio::test]
+async fn a_model_whose_only_backend_is_known_to_be_down_is_refused_and_not_waited_for() {
+    let (only, spare) = (fake(|_| {}).await, fake(|script| script.models = vec![Model::new("spare")]).await);
+    let app = TestApp::with(&[&only, &spare], |config| {
+        config.auth.anonymous.role = Role::Operator;
+        config.ollama[0].probe_interval = Duration::from_millis(50);
+        let alias = "name = \"smart\"\nsteps = [{ model = \"gemma3:270m\" }, { model = \"spare\" }]";
+        config.routing.alias = vec![toml::from_str(alias).expect("an alias")];
+    })
+    .await;
+    assert_eq!(app.ask(request("1")).await.0, 200);
+    only.adjust(|script| script.token_gap = Duration::from_secs(30));
+    let waits = app.start(&json!({"model": "gemma3:270m", "prompt": "2", "options": {"num_predict": 12}}));
+    eventually("it is being answered", async || only.seen(|seen| seen.generating > 0)).await;
+    only.kill().await;
+    assert_eq!(waits.await.expect("no panic").status(), 502);
+    eventually("it is seen to be down", async || {
+        let backends: Value = app.get("/admin/backends").await.json().await.expect("JSON");
+        backends["backends"][0]["health"] == "down"
+    })
+    .await;
+    for n in 0..3 {
+        let asked = tokio::time::timeout(Duration::from_secs(10), app.ask(request(&format!("again {n}")))).await;
+        let (code, problem) = asked.expect("an answer at once");
+        assert_eq!((code, &problem["code"]), (502, &json!("unreachable")), "{problem}");
+        let asked = tokio::time::timeout(Duration::from_secs(10), app.ask(json!({"model": "smart", "prompt": format!("{n}")}))).await;
+        let (code, answer) = asked.expect("an answer at once");
+        assert_eq!((code, &answer["arriero"]["model"]), (200, &json!("spare")), "{answer}");
+    }
 }

@@ -7,7 +7,7 @@ use arriero::app;
 use arriero::config::Config;
 use arriero::domain::clock::Clock;
 use arriero::domain::principal::Role;
-use arriero_bench::fake::{FakeOllama, Model};
+use arriero_bench::fake::{FakeOllama, Model, Script};
 use serde_json::{Value, json};
 
 use crate::support::{TestApp, asked, config, fake, load};
@@ -172,4 +172,31 @@ async fn what_needs_a_new_start_is_told() {
     assert_eq!((&applied["changed"], &applied["needs_restart"]), (&json!(["queue"]), &json!(["cache", "server"])), "{applied}");
     let applied = gateway.change(|_| {}).await;
     assert_eq!(applied["changed"], json!([]), "{applied}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_backend_that_is_replaced_is_served_by_the_other() {
+    let slow = |script: &mut Script| (script.slots, script.prefill) = (1, Duration::from_millis(1_500));
+    let (old, new) = (fake(slow).await, fake(|_| {}).await);
+    let gateway = Changeable::new(&[&old]).await;
+    let app = &gateway.app;
+    gateway.change(|config| config.model = vec![toml::from_str("name = \"*\"\nslots = 1").expect("a policy")]).await;
+    let running: Vec<_> = (0..4).map(|n| app.start(&request("gemma3:270m", &format!("{n}")))).collect();
+    app.until_waiting(3).await;
+    let url = new.url();
+    gateway.change(|config| (config.ollama[0].url, config.ollama[0].name) = (url, Some("other".to_owned()))).await;
+    for answer in running {
+        let answer = answer.await.expect("no panic");
+        assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+    }
+    // The queue hears of it a moment later.
+    assert!(asked(&old) + asked(&new) == 4 && asked(&new) >= 2, "{} {}", asked(&old), asked(&new));
+    let (_, again) = gateway.reload().await;
+    assert_eq!((&again["changed"], &again["needs_restart"]), (&json!([]), &json!([])), "{again}");
+    let most = gateway.change(|config| config.server.max_connections += 1).await;
+    assert_eq!(most["needs_restart"], json!(["server"]), "{most}");
+    let still = gateway.reload().await.1;
+    assert_eq!(still["needs_restart"], json!(["server"]), "it has not been started anew: {still}");
+    let back = gateway.change(|config| config.server.max_connections -= 1).await;
+    assert_eq!(back["needs_restart"], json!([]), "nothing is pending: {back}");
 }

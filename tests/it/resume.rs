@@ -237,3 +237,37 @@ async fn the_id_of_a_request_does_not_open_another_tenants_answer() {
     assert_ne!(joined["arriero"]["cache"]["status"], "joined", "{joined}");
     assert_eq!(crate::support::prompts(&fake), ["secret", "open"], "each has its own");
 }
+
+#[tokio::test]
+async fn who_reads_a_generation_hears_that_it_was_stopped() {
+    let fake = counting().await;
+    let app = TestApp::spawn(&fake).await;
+    let mut listener = app.listen(request(true)).await;
+    let id = request_id(&listener.until("token", 2).await);
+    assert_eq!(read(&app, None, Method::DELETE, &id, &[]).await.status(), 204);
+    let rest = listener.rest().await;
+    let last = rest.last().expect("an end");
+    assert_eq!((last.event.as_str(), &data(last)["code"]), ("error", &json!("stopped")), "{last:?}");
+    eventually("the backend stops", async || fake.seen(|seen| seen.generating == 0)).await;
+    assert!(rest.len() < PIECES, "{}", rest.len());
+}
+
+#[tokio::test]
+async fn ids_that_name_no_place_in_this_answer_are_refused() {
+    let fake = counting().await;
+    let app = TestApp::spawn(&fake).await;
+    let mut listener = app.listen(request(true)).await;
+    let id = request_id(&listener.until("token", 1).await);
+    let ahead = format!("{id}/1000");
+    for (last, why) in [("other/3", "another generation"), ("nonsense", "not the id"), (ahead.as_str(), "a later one")] {
+        let answer = read(&app, None, Method::GET, &id, &[EVENTS, ("last-event-id", last)]).await;
+        assert_eq!(answer.status(), 400, "{last}");
+        let problem: Value = answer.json().await.expect("JSON");
+        assert_eq!(problem["code"], "event_id_invalid", "{problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(why)), "{problem}");
+    }
+    let slash = app.client.post(format!("{}/generate", app.url)).header("x-request-id", "a/b").json(&request(true)).send().await;
+    assert_eq!(slash.expect("an answer").status(), 422, "nobody could stop it");
+    let odd = app.client.get(format!("{}/generate/%ff", app.url)).send().await.expect("an answer");
+    assert_eq!((odd.status().as_u16(), odd.headers()["content-type"].to_str().ok()), (400, Some("application/problem+json")));
+}

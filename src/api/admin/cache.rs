@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State as From};
+use axum::extract::{Query, State as From};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::body;
 use crate::api::fields::{Fields, object};
+use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::state::State;
 use crate::cache::exact::{Filter, Size};
@@ -21,6 +22,8 @@ use crate::domain::id::ModelName;
 pub struct CacheReport {
     pub memory: CacheSize,
     pub durable: CacheSize,
+    /// Answers that are given to questions that mean the same.
+    pub semantic: CacheSize,
     /// Generations that are kept for their clients.
     pub kept_generations: usize,
 }
@@ -62,7 +65,10 @@ pub struct Purged {
 #[utoipa::path(get, path = "/admin/cache", tag = "admin", responses((status = 200, description = "What is kept", body = CacheReport)))]
 pub async fn report(From(state): From<State>) -> Json<CacheReport> {
     let stats = state.gateway.cached();
-    Json(CacheReport { memory: stats.memory.into(), durable: stats.durable.into(), kept_generations: state.gateway.kept_count() })
+    let (answers, bytes) = state.gateway.alike();
+    let semantic = CacheSize { answers: answers as u64, bytes: bytes as u64 };
+    let kept_generations = state.gateway.kept_count();
+    Json(CacheReport { memory: stats.memory.into(), durable: stats.durable.into(), semantic, kept_generations })
 }
 
 /// Forget answers
@@ -77,7 +83,7 @@ pub async fn purge(
     From(state): From<State>,
     query: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Purged>, Problem> {
-    let Query(which) = query.map_err(|error| wrong(error.body_text()))?;
+    let Query(which) = query.map_err(|_| wrong("a parameter that there is not".to_owned()))?;
     let purged = state.gateway.purge(&filter(which)?).await.map_err(|error| Problem::new("not_stored", error.to_string()))?;
     Ok(Json(Purged { purged }))
 }
@@ -91,14 +97,16 @@ fn wrong(got: String) -> Problem {
 fn filter(which: Which) -> Result<Filter, Problem> {
     match which {
         Which { key: Some(key), model: None, tenant: None, all: None } => {
-            Key::parse(&key).map(Filter::Key).ok_or_else(|| wrong(format!("key={key}")))
+            Key::parse(&key).map(Filter::Key).ok_or_else(|| wrong(format!("key={key}, which is not 64 hexadecimal digits")))
         }
         Which { key: None, model: Some(model), tenant: None, all: None } => {
             ModelName::parse(&model).map(Filter::Model).map_err(|_| wrong(format!("model={model}")))
         }
         Which { key: None, model: None, tenant: Some(tenant), all: None } => Ok(Filter::Tenant(tenant)),
         Which { key: None, model: None, tenant: None, all: Some(true) } => Ok(Filter::All),
-        _ => Err(wrong("something else".to_owned())),
+        Which { key: None, model: None, tenant: None, all: None } => Err(wrong("nothing".to_owned())),
+        Which { all: Some(false), .. } => Err(wrong("all=false".to_owned())),
+        _ => Err(wrong("several of them".to_owned())),
     }
 }
 

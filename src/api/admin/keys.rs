@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State as From};
+use axum::extract::State as From;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::api::body;
 use crate::api::fields::{FieldProblem, Fields, object};
+use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::state::State;
 use crate::auth::{self, Change, Key};
@@ -112,7 +113,8 @@ pub struct AllowanceView {
     pub max_num_ctx: Option<u32>,
 }
 
-/// What can be set about a key. A new one needs a `name`; in a change, fields that are left out stay as they are.
+/// What can be set about a key. A new one needs a `name`; in a change, fields that are left out or null stay as they are,
+/// but for `expires_at`, of which null is `never`.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 #[schema(examples(json!({"name": "notebook", "role": "user", "models": ["gemma3:*"]})))]
@@ -249,7 +251,9 @@ async fn fields(state: &State, body: Body) -> Result<Fields, Problem> {
     if body.is_empty() {
         return Ok(Fields::new(Map::new()));
     }
-    Ok(Fields::new(object(&body)?))
+    let mut object = object(&body)?;
+    spell_out_nulls(&mut object);
+    Ok(Fields::new(object))
 }
 
 const PRIORITIES: &str = "\"batch\", \"low\", \"normal\", \"high\" or \"urgent\"";
@@ -266,6 +270,13 @@ fn change(fields: &mut Fields) -> Change {
         allowance: allowance(fields),
         labels: fields.typed("labels", "an object of texts"),
         expires_at: fields.typed("expires_at", "a time such as \"2030-01-31T00:00:00Z\", or \"never\""),
+    }
+}
+
+/// `null` is how a key without an end is shown, so it is taken for that; nothing else of a key can be null.
+fn spell_out_nulls(object: &mut Map<String, Value>) {
+    if let Some(end @ Value::Null) = object.get_mut("expires_at") {
+        *end = Value::from("never");
     }
 }
 

@@ -58,7 +58,9 @@ pub struct LimitStanding {
 /// What each key, each tenant and all together use of what they may. Accounts appear with their first request.
 #[utoipa::path(get, path = "/admin/limits", tag = "admin", responses((status = 200, description = "The accounts", body = LimitList)))]
 pub async fn list(From(state): From<State>) -> Json<LimitList> {
-    let (accounts, total) = state.limits.all(MOST);
+    let anonymous = state.keys.anonymous();
+    let of_key = |id: &str| state.keys.show(id).ok().map(|key| key.terms.allowance);
+    let (accounts, total) = state.limits.all(MOST, of_key, &anonymous.allowance);
     Json(LimitList { accounts: accounts.iter().map(account).collect(), total })
 }
 

@@ -76,6 +76,9 @@ fn who(keys: &Keys, identity: Option<&Identity>, headers: &HeaderMap) -> Result<
     match keys.authenticate(text) {
         Ok(who) => Ok((who, Authentication::Ok)),
         Err(Denied::Malformed) if !keys.required() => anonymous(keys),
+        Err(Denied::Malformed) if text.is_empty() => {
+            Err(refused(Denied::Malformed, "the `Authorization` header is not of the form `Bearer KEY`".to_owned()))
+        }
         Err(denied) => Err(refused(denied, denied.to_string())),
     }
 }
@@ -84,7 +87,7 @@ fn reason_of_identity(denied: Denied) -> &'static str {
     match denied {
         Denied::Expired => "it has expired",
         Denied::Revoked => "it was revoked",
-        Denied::Unknown | Denied::Malformed => "there is none",
+        Denied::Unknown | Denied::Malformed => "there is no valid one of that name; `arriero keys create` makes one",
     }
 }
 

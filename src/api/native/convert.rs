@@ -37,6 +37,10 @@ fn read(id: RequestId, principal: Arc<Principal>, mut fields: Fields, accepts_ev
     let deadline = fields
         .read("deadline_ms", "a whole number of milliseconds above 0", |v| v.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis));
     let control = control(&mut fields);
+    if control.detach && !is_one_segment(&id) {
+        // Or nobody could stop it.
+        fields.problem("detach", "an `x-request-id` without `/` beside it, as the answer is read at /generate/{id}", id.to_string());
+    }
     let streamed = accepts_events || stream.unwrap_or(false);
     let extra = fields.rest()?;
     Ok(Draft {
@@ -49,6 +53,11 @@ fn read(id: RequestId, principal: Arc<Principal>, mut fields: Fields, accepts_ev
         streamed,
         control,
     })
+}
+
+/// Whether an id can be the last part of a path.
+fn is_one_segment(id: &RequestId) -> bool {
+    !id.as_str().contains('/') && !matches!(id.as_str(), "." | "..")
 }
 
 fn prompt(fields: &mut Fields) -> Prompt {

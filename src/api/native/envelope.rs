@@ -60,6 +60,7 @@ fn cache(about: &gateway::About, usage: Usage) -> CacheStatus {
         why: about.cache.why,
         age_ms: about.cache.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         similarity: about.cache.similarity,
+        key: about.cache.key.map(|key| key.to_string()),
         prompt_tokens: usage.cached_tokens,
     }
 }

@@ -1,7 +1,7 @@
 //! `POST /generate` and `GET /models`.
 
 use axum::Json;
-use axum::extract::{Path, State as From};
+use axum::extract::State as From;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -10,6 +10,7 @@ use super::{convert, envelope, stream};
 use crate::api::body;
 use crate::api::middleware::auth::Who;
 use crate::api::middleware::request_id::Id;
+use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::sse;
 use crate::api::state::State;
@@ -72,7 +73,11 @@ pub async fn read_again(
 ) -> Result<Response, Problem> {
     let id = RequestId::from_client(&id).ok_or_else(|| Problem::from(gateway::Error::NothingToResume { id: String::new() }))?;
     if accepts_events(&headers) {
-        let next = resume_point(&headers)?.map_or(0, |(_, next)| next);
+        let point = resume_point(&headers)?;
+        if point.as_ref().is_some_and(|(named, _)| *named != id) {
+            return Err(Problem::new("event_id_invalid", "Last-Event-ID names an event of another generation"));
+        }
+        let next = point.map_or(0, |(_, next)| next);
         return resume(&state, &principal, id, next);
     }
     let kept = state.gateway.kept(&principal, &id)?;
@@ -103,7 +108,7 @@ fn resume_point(headers: &HeaderMap) -> Result<Option<(RequestId, u64)>, Problem
     let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
     let point = value.to_str().ok().and_then(sse::resume_point);
     let point = point.and_then(|(id, next)| Some((RequestId::from_client(id)?, next)));
-    let wrong = || Problem::new("malformed_request", "Last-Event-ID is not the id of an event of this service: <request id>/<number>");
+    let wrong = || Problem::new("event_id_invalid", "Last-Event-ID is not the id of an event of this service: <request id>/<number>");
     point.map(Some).ok_or_else(wrong)
 }
 

@@ -164,6 +164,9 @@ pub struct CacheStatus {
     /// How alike the questions are, from 0 to 1, for an answer to a question that is not the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub similarity: Option<f32>,
+    /// The key under which the answer was found, by which it can be forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Tokens of the prompt that the backend did not compute anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_tokens: Option<u64>,

@@ -200,6 +200,13 @@ pub const TABLE: &[Row] = &[
         "Leave `keep_alive: 0` out, or use an operator's key.",
     ),
     row("warm_prompt_not_found", StatusCode::NOT_FOUND, "No such prompt is kept warm", "GET /admin/cache/warm lists those that are."),
+    row("stopped", StatusCode::GONE, "The generation was stopped", "Someone stopped it by its id; ask again if it is still wanted."),
+    row(
+        "event_id_invalid",
+        StatusCode::BAD_REQUEST,
+        "Last-Event-ID is not the id of an event of this answer",
+        "Send the `id` of the last event that came, as it came: the request's id, a slash and a number.",
+    ),
     row("key_ended", StatusCode::UNAUTHORIZED, "The key was revoked or has expired", "Ask an administrator for a new key."),
     row("too_slow", StatusCode::GATEWAY_TIMEOUT, "The backend took too long", "Try again, ask for less, or raise `routing.timeouts`."),
     row(

@@ -95,6 +95,12 @@ impl Config {
     pub fn check(&self) -> Result<(), AddressError> {
         Address::parse(&self.url).map(drop)
     }
+
+    /// The name of the backend: what is configured, else the server's address. `None` where that is none.
+    #[must_use]
+    pub fn backend_name(&self) -> Option<String> {
+        self.name.clone().or_else(|| Address::parse(&self.url).ok().map(|address| address.authority().to_owned()))
+    }
 }
 
 fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {

@@ -87,7 +87,7 @@ impl Ollama {
     /// An address that is none, or certificates that cannot be read.
     pub fn new(config: Config) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
-        let name = config.name.clone().unwrap_or_else(|| address.authority().to_owned());
+        let name = config.backend_name().unwrap_or_default();
         let client = Client::new(&config, address)?;
         let pulse = Arc::new(Pulse::new());
         let guard = Arc::new(Guard::new(name.clone(), &config));

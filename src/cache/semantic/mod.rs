@@ -137,6 +137,13 @@ impl<V> Semantic<V> {
         config.model.as_deref().filter(|_| holds)
     }
 
+    /// The model that gives the vectors, where there is such a cache anywhere.
+    #[must_use]
+    pub fn embedding_model(&self) -> Option<ModelName> {
+        let config = &self.shared.config;
+        ModelName::parse(config.model.as_deref().filter(|_| !config.routes.is_empty())?).ok()
+    }
+
     /// Whether a question can be looked up at all; asking for its vector is wasted otherwise.
     #[must_use]
     pub fn fits(&self, text: &str) -> bool {

@@ -21,7 +21,7 @@ async fn reconfiguring_under_load_leaks_nothing() {
             limits.reconfigure(Config { global: allowance.clone(), ..keys(allowance) });
         }
     });
-    let (accounts, _) = limits.all(100);
+    let (accounts, _) = limits.all(100, |_| None, &Allowance::default());
     assert!(accounts.iter().all(|account| account.running == 0 && account.reserved_tokens == 0), "{accounts:?}");
     assert_eq!(accounts.len(), 4);
 }
@@ -77,7 +77,7 @@ async fn after_a_hundred_thousand_random_operations_nothing_is_held() {
     }
     assert!(admitted > 1_000 && refused > 1_000, "{admitted} {refused}");
     drop(held);
-    let (accounts, total) = limits.all(100);
+    let (accounts, total) = limits.all(100, |_| None, &Allowance::default());
     assert_eq!(total, 5 + 2 + 1);
     assert!(accounts.iter().all(|account| account.running == 0 && account.reserved_tokens == 0), "{accounts:?}");
     for scope in [Scope::Key, Scope::Tenant, Scope::Global] {

@@ -272,7 +272,7 @@ async fn a_full_disk_delays_budgets_and_loses_none() {
     stop.cancel();
     running.await;
     let (limits, _) = Limits::new(Config::default(), &storage, metrics, clock).await.expect("loaded");
-    assert_eq!(limits.all(10).1, 2_002);
+    assert_eq!(limits.all(10, |_| None, &Allowance::default()).1, 2_002);
     assert_eq!(limits.usage(&holder("key-7", "t")).accounts[1].tokens_today, 2_000);
 }
 
@@ -289,7 +289,7 @@ async fn beyond_the_bound_on_accounts_newcomers_share_one_and_idle_ones_make_roo
     clock.advance(Duration::from_secs(2));
     let _a = limits.admit(&holder("k8", "t"), &ask).expect("room");
     let _b = limits.admit(&holder("k9", "t"), &ask).expect("room");
-    assert!(limits.all(100).0.iter().any(|account| &*account.name == "k9"));
+    assert!(limits.all(100, |_| None, &Allowance::default()).0.iter().any(|account| &*account.name == "k9"));
 }
 
 #[tokio::test]
