@@ -1,7 +1,9 @@
 //! What is known of one backend: which runners it has, what is in flight on each, and what may be loaded together.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::estimate::Speed;
 use super::slots::Slots;

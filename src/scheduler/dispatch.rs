@@ -109,7 +109,7 @@ impl Queue {
 
     fn may_probe(&self, now: At, state: &State) -> bool {
         let generating =
-            state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
+            state.in_flight.iter().filter(|&id| self.flights.get(id).is_some_and(|flight| flight.first_token.is_some())).count();
         // Only beside requests that have most of their way before them, or their end would say nothing.
         let young = state.in_flight.iter().all(|id| {
             self.flights.get(id).is_some_and(|flight| {

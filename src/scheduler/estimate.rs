@@ -4,8 +4,9 @@
 //! [`Calibration`] corrects predicted waits by how earlier ones came out. All of it forgets slowly, all of it is bounded, and all
 //! of it says `None` rather than guess before it has seen anything.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 /// Weight of a new observation.
 const GAIN: f64 = 0.1;

@@ -3,9 +3,11 @@
 //! A lane keeps them by class, tenant, due time, age and warm prefix at once, and picks the one that goes next. It does not know
 //! slots; whoever asks says which of them it would take.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::backend::State;
 use super::class::{Turn, Turns, index};

@@ -3,9 +3,11 @@
 //! Pure: the time comes in, and what happened to others comes out as [`Effect`]s. `dispatch` decides what goes where, `forecast`
 //! what is to be expected, `standing` who is told what.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::backend::Backend;
 use super::bounds::Outlook;

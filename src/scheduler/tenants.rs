@@ -8,9 +8,11 @@
 //! Beyond the paper, a tenant that comes back keeps a credit: what it left unused of its share lately. Without one, whoever asks
 //! for nearly its share, but unevenly, would wait for its every burst as if it had the machine's share for itself alone.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use super::estimate::float;
 use super::{At, Id};

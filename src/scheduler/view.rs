@@ -132,7 +132,7 @@ impl Queue {
 
     fn backend_view(&self, now: At, name: &Arc<str>, backend: &Backend) -> BackendQueue {
         let held = self.plan(now, name, backend).held;
-        let booked = |state: &State| state.in_flight.iter().filter(|id| self.flights.get(id).is_some_and(|f| f.booked.is_some())).count();
+        let booked = |state: &State| state.in_flight.iter().filter(|&id| self.flights.get(id).is_some_and(|f| f.booked.is_some())).count();
         let mut runners: Vec<RunnerQueue> = backend
             .runners
             .iter()
