@@ -282,8 +282,12 @@ fn trouble(error: &Error) -> Trouble {
 
 /// What stands for the model's content in the key of an answer: the digests of all who have it.
 pub fn digest(hosts: &[(Arc<Entry>, Arc<ModelInfo>)]) -> Option<String> {
-    let digests: BTreeSet<String> = hosts.iter().filter_map(|(_, model)| model.digest.clone()).collect();
-    (!digests.is_empty()).then(|| joined(&digests))
+    let mut all = hosts.iter().filter_map(|(_, model)| model.digest.as_ref());
+    let first = all.next()?;
+    if all.all(|other| other == first) {
+        return Some(first.clone());
+    }
+    Some(joined(&hosts.iter().filter_map(|(_, model)| model.digest.clone()).collect()))
 }
 
 /// Several digests as one.
