@@ -26,6 +26,8 @@ pub enum Error {
     ModelForbidden { model: String, allowed: Vec<String> },
     #[error("no backend can be reached: {}", reasons.join("; "))]
     NoBackend { reasons: Vec<String> },
+    #[error("no backend that answers has the model `{model}`, and not all answer: {}", unasked.join("; "))]
+    ModelUnasked { model: String, unasked: Vec<String> },
     #[error("the deadline of {allowed:?} passed while {stage}")]
     Deadline { stage: Stage, allowed: Duration },
     #[error("a deadline of {asked:?} is longer than the allowed {most:?}")]
@@ -105,7 +107,7 @@ impl Error {
             | Self::NothingToResume { .. }
             | Self::IdInUse { .. }
             | Self::ResumeGone { .. } => Blame::Client,
-            Self::NoBackend { .. } | Self::TooSlow { .. } => Blame::Upstream,
+            Self::NoBackend { .. } | Self::ModelUnasked { .. } | Self::TooSlow { .. } => Blame::Upstream,
             Self::AnswerTooLarge { .. } | Self::TooManyKept { .. } => Blame::Gateway,
             Self::Queue(refusal) => refusal.blame(),
             Self::Backend { source, .. } => source.blame(),
@@ -116,7 +118,7 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::NoBackend { .. } | Self::Deadline { .. } | Self::TooSlow { .. } => Retry::Elsewhere,
+            Self::NoBackend { .. } | Self::ModelUnasked { .. } | Self::Deadline { .. } | Self::TooSlow { .. } => Retry::Elsewhere,
             Self::Limited(refusal) => refusal.retry_after.map_or(Retry::Never, Retry::After),
             Self::Queue(refusal) => refusal.retry(),
             Self::Backend { source, .. } => source.retry(),
@@ -138,7 +140,7 @@ impl Error {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::ModelMissing { .. } => "model_missing",
             Self::ModelForbidden { .. } => "model_forbidden",
-            Self::NoBackend { .. } => "unreachable",
+            Self::NoBackend { .. } | Self::ModelUnasked { .. } => "unreachable",
             Self::Deadline { .. } => "deadline",
             Self::DeadlineTooLong { .. } => "deadline_too_long",
             Self::AnswerTooLarge { .. } => "answer_too_large",

@@ -25,8 +25,8 @@ use crate::scheduler::{self, Runner};
 
 /// A list of models younger than this is not asked for again because of a name that is not in it.
 const MISS_REFRESH: Duration = Duration::from_secs(1);
-/// How long a backend is looked for when those that were chosen from have been taken out of the configuration.
-const CHOOSE_AGAIN_WITHIN: Duration = Duration::from_secs(5);
+/// How often backends are chosen from anew, when those there were have been taken out of the configuration.
+const MOST_CHOICES: u32 = 50;
 const CHOOSE_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// What staying where a session is counts for while it is not known what it saves.
 const SESSION_SAVES: Duration = Duration::from_millis(500);
@@ -90,23 +90,16 @@ impl Gateway {
         attempts: &mut u32,
         facts: &mut Facts,
     ) -> Result<Started, Error> {
-        let clock = &self.parts().ledger.clock;
-        let mut lost = None;
+        let mut choices = 0;
         loop {
             let hosts = self.hosts(step).await?;
             facts.context_tokens = hosts.iter().filter_map(|(_, model)| model.context_length).max().map(u64::from);
             *done = Changed::default();
             let prepared = self.prepare(call, step, patience, hosts, done);
-            let asked = clock.now();
             match self.ask(prepared, progress, attempts).await {
                 // The configuration was reloaded: others may have the model, which the queue hears of a moment later.
-                Err(Error::Queue(scheduler::Refusal::NoBackend)) => {
-                    let waited = clock.now().saturating_duration_since(asked) >= CHOOSE_AGAIN_WITHIN;
-                    let since = if waited { clock.now() } else { lost.unwrap_or(asked) };
-                    if clock.now().saturating_duration_since(since) >= CHOOSE_AGAIN_WITHIN {
-                        return Err(Error::Queue(scheduler::Refusal::NoBackend));
-                    }
-                    lost = Some(since);
+                Err(Error::Queue(scheduler::Refusal::NoBackend)) if choices < MOST_CHOICES => {
+                    choices += 1;
                     tokio::time::sleep(CHOOSE_AGAIN_PAUSE).await;
                 }
                 answer => return answer,
@@ -136,10 +129,12 @@ impl Gateway {
         let entries = self.registry().entries();
         let reason = |entry: &Arc<Entry>| Some(format!("{} ({}): {}", entry.backend.name(), entry.backend.describe(), entry.failure()?));
         let unasked: Vec<String> = entries.iter().filter_map(reason).collect();
-        let never_asked = |entry: &Arc<Entry>| entry.failure().is_some() && entry.models().is_empty();
-        if !entries.is_empty() && (unasked.len() == entries.len() || entries.iter().any(never_asked)) {
-            // Nobody can say that none of them has it.
+        if !entries.is_empty() && unasked.len() == entries.len() {
             return Error::NoBackend { reasons: unasked };
+        }
+        // Of one that never said what it has, nobody can say that it lacks the model.
+        if entries.iter().any(|entry| entry.failure().is_some() && entry.models().is_empty()) {
+            return Error::ModelUnasked { model: model.to_string(), unasked };
         }
         Error::ModelNotFound { model: model.to_string(), near: self.registry().near(model), unasked }
     }
@@ -283,6 +278,7 @@ fn trouble(error: &Error) -> Trouble {
 /// What stands for the model's content in the key of an answer: the digests of all who have it.
 pub fn digest(hosts: &[(Arc<Entry>, Arc<ModelInfo>)]) -> Option<String> {
     let mut all = hosts.iter().filter_map(|(_, model)| model.digest.as_ref());
+    // Usually there is one host, or all have the same.
     let first = all.next()?;
     if all.all(|other| other == first) {
         return Some(first.clone());

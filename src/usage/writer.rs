@@ -130,14 +130,13 @@ impl Writer {
 
     /// Writes what there is. Rows that cannot be written stay, and until they can be no others are taken.
     async fn flush(&mut self) {
-        let flushes = {
-            let mut waiting = self.pending.lock();
-            if self.batch.is_empty() {
-                self.batch = std::mem::take(&mut waiting.rows);
-            }
-            std::mem::take(&mut waiting.flushes)
-        };
+        // Before the rows are: what was recorded before someone asked is among them.
+        let flushes = std::mem::take(&mut self.pending.lock().flushes);
         self.write().await;
+        if self.batch.is_empty() {
+            self.batch = std::mem::take(&mut self.pending.lock().rows);
+            self.write().await;
+        }
         for done in flushes {
             let _ = done.send(()); // whoever asked may have left
         }

@@ -133,6 +133,26 @@ async fn a_full_disk_keeps_a_bounded_number_of_rows_and_heals_by_itself() {
 }
 
 #[tokio::test]
+async fn a_flush_after_a_trouble_brings_the_new_rows_too() {
+    let (_folder, storage) = storage().await;
+    let metrics = Metrics::default();
+    let (log, writer) = usage_log(&patient(), &storage, metrics.clone(), Clock::system());
+    let cancel = CancellationToken::new();
+    let used = async {
+        storage.limit_pages(1).await;
+        (0..50).for_each(|n| log.record(row(&"x".repeat(4_000), n)));
+        log.flush().await;
+        assert_eq!(metric(&metrics, WRITTEN), 0, "the disk is full");
+        log.record(row("new", 1));
+        storage.limit_pages(1_000_000).await;
+        log.flush().await;
+        assert_eq!(metric(&metrics, WRITTEN), 51);
+        cancel.cancel();
+    };
+    tokio::join!(writer.run(cancel.clone()), used);
+}
+
+#[tokio::test]
 async fn rows_that_cannot_be_written_before_the_end_are_counted_as_lost() {
     let (_folder, storage) = storage().await;
     let metrics = Metrics::default();

@@ -76,9 +76,10 @@ fn who(keys: &Keys, identity: Option<&Identity>, headers: &HeaderMap) -> Result<
     match keys.authenticate(text) {
         Ok(who) => Ok((who, Authentication::Ok)),
         Err(Denied::Malformed) if !keys.required() => anonymous(keys),
-        Err(Denied::Malformed) if text.is_empty() => {
-            Err(refused(Denied::Malformed, "the `Authorization` header is not of the form `Bearer KEY`".to_owned()))
-        }
+        Err(Denied::Malformed) if text.is_empty() => Err(refused(
+            Denied::Malformed,
+            "the request bears a credential that is neither `Authorization: Bearer KEY` nor `x-api-key: KEY`".to_owned(),
+        )),
         Err(denied) => Err(refused(denied, denied.to_string())),
     }
 }

@@ -162,6 +162,7 @@ impl Problem {
             gateway::Error::ModelMissing { known } => problem.with("known", known.clone()),
             gateway::Error::ModelForbidden { allowed, .. } => problem.with("allowed", allowed.clone()),
             gateway::Error::NoBackend { reasons } => problem.with("reasons", reasons.clone()),
+            gateway::Error::ModelUnasked { unasked, .. } => problem.with("reasons", unasked.clone()),
             gateway::Error::ResumeGone { missing } => problem.with("missing", *missing),
             gateway::Error::Backend { backend, source } => problem.with("backend", backend.clone()).of_backend(source),
             _ => problem,
