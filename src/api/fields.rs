@@ -64,6 +64,13 @@ impl Fields {
         self.problems.iter().any(|problem| problem.field == field)
     }
 
+    /// Reads `null` as another value. Without this it is as if the field were left out.
+    pub fn take_null_for(&mut self, name: &str, meant: &str) {
+        if let Some(value @ Value::Null) = self.map.get_mut(name) {
+            *value = Value::from(meant);
+        }
+    }
+
     /// Takes a field through `read`; `None` from it means that the value is not what the field takes.
     pub fn read<T>(&mut self, name: &str, takes: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let value = self.take(name)?;

@@ -77,3 +77,13 @@ pub fn refuse_strangers(config: &Config, keys: &Keys) -> Result<(), Error> {
         None => Ok(()),
     }
 }
+
+/// Says which addresses stand for keys that are not valid: every request there is refused.
+pub fn warn_of_identities(config: &Config, keys: &Keys) {
+    for identity in &config.identity {
+        if let Err(denied) = keys.named(&identity.key_name) {
+            let (address, key) = (identity.listen, &identity.key_name);
+            tracing::warn!(%address, key, why = %denied, "requests to this address are refused: it stands for a key that is not valid; `arriero keys create` makes one");
+        }
+    }
+}

@@ -74,6 +74,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let storage = Storage::open(&config.data_dir, &config.storage).await?;
     let keys = Keys::open(&config.auth, &storage, clock.clone(), metrics.clone(), listeners::exposed(&config.server)).await?;
     listeners::refuse_strangers(&config.server, &keys)?;
+    listeners::warn_of_identities(&config.server, &keys);
     let Built { registry, fleet, engine } = backends::build(&config, &metrics).await?;
     registry.refresh().await;
 
@@ -110,12 +111,6 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
         readiness: readiness.clone(),
         ending: end_answers.clone(),
     });
-    for identity in &config.server.identity {
-        if let Err(denied) = keys.named(&identity.key_name) {
-            let (address, key) = (identity.listen, &identity.key_name);
-            tracing::warn!(%address, key, why = %denied, "requests to this address are refused: it stands for a key that is not valid; `arriero keys create` makes one");
-        }
-    }
     let stop_accepting = CancellationToken::new();
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();

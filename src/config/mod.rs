@@ -136,15 +136,8 @@ impl Check for Config {
             let path = Path::dotted("model").join(Step::Index(n));
             wrong.extend(policy.check().into_iter().map(|(key, what)| (path.clone().join(Step::Key(key.to_owned())), what.to_owned())));
         }
-        let semantic = &self.cache.semantic;
-        let shares = [
-            ("threshold", f64::from(semantic.threshold)),
-            ("false_hit_budget", semantic.false_hit_budget),
-            ("check_share", semantic.check_share),
-        ];
-        for (key, value) in shares.into_iter().filter(|(_, value)| !(0.0..=1.0).contains(value)) {
-            wrong.push((Path::dotted(&format!("cache.semantic.{key}")), format!("is {value}; it takes 0 to 1")));
-        }
+        let semantic = self.cache.semantic.check();
+        wrong.extend(semantic.into_iter().map(|(key, what)| (Path::dotted("cache.semantic").join(Step::Key(key.to_owned())), what)));
         if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }

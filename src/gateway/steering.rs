@@ -8,7 +8,6 @@ use super::generate::Gateway;
 use crate::backends::{Health, Resident, Trouble};
 use crate::cache::exact::{Filter, Stats};
 use crate::cache::semantic::Purge;
-use crate::domain::id::ModelName;
 use crate::models::Entry;
 use crate::routing;
 use crate::scheduler::QueueView;
@@ -64,21 +63,21 @@ impl Gateway {
     /// When the database cannot be written; those in memory are forgotten all the same.
     pub async fn purge(&self, filter: &Filter) -> Result<u64, crate::cache::exact::Error> {
         let parts = self.parts();
-        // The model as the backends have it now. Another name of it stands for the same answers.
-        let digest = |model: &ModelName| super::steps::digest(&self.registry().having(model));
-        let alike = match filter {
-            Filter::All => parts.semantic.purge(&Purge::All),
-            Filter::Tenant(tenant) => parts.semantic.purge(&Purge::Tenant(tenant.clone())),
-            Filter::Model(model) => {
-                parts.semantic.purge(&Purge::ModelDigest(digest(model).unwrap_or_else(|| model.canonical().to_owned())))
-            }
-            Filter::Digest(digest) => parts.semantic.purge(&Purge::ModelDigest(digest.clone())),
-            Filter::Key(_) => 0,
+        // As the backends have it now. Another name of it stands for the same answers.
+        let digest = match filter {
+            Filter::Model(model) => super::steps::digest(&self.registry().having(model)),
+            _ => None,
         };
-        let mut purged = alike as u64 + parts.exact.purge(filter).await?;
-        if let Filter::Model(model) = filter
-            && let Some(digest) = digest(model)
-        {
+        let alike = match filter {
+            Filter::All => Some(Purge::All),
+            Filter::Tenant(tenant) => Some(Purge::Tenant(tenant.clone())),
+            Filter::Model(model) => Some(Purge::ModelDigest(digest.clone().unwrap_or_else(|| model.canonical().to_owned()))),
+            Filter::Digest(digest) => Some(Purge::ModelDigest(digest.clone())),
+            Filter::Key(_) => None,
+        };
+        let mut purged = alike.map_or(0, |alike| parts.semantic.purge(&alike)) as u64;
+        purged += parts.exact.purge(filter).await?;
+        if let Some(digest) = digest {
             purged += parts.exact.purge(&Filter::Digest(digest)).await?;
         }
         Ok(purged)

@@ -53,11 +53,7 @@ impl Gateway {
     pub async fn tidy(self) {
         let (mut known, mut told) = (HashMap::new(), false);
         loop {
-            let missing = self.parts().semantic.embedding_model().filter(|model| self.registry().having(model).is_empty());
-            if let Some(model) = missing.as_ref().filter(|_| !told) {
-                tracing::warn!(%model, "the semantic cache is off: no backend has its embedding model; pull it, or name another as cache.semantic.model");
-            }
-            told = missing.is_some();
+            told = self.misses_embeddings(told);
             let policies = Arc::new(self.settings().policies.clone());
             if policies.pins_any() {
                 Pinned::new(self.registry().clone(), policies, Arc::clone(&self.parts().normaliser)).look().await;
@@ -66,6 +62,15 @@ impl Gateway {
             self.parts().semantic.prune(Instant::now());
             tokio::time::sleep(TIDY_INTERVAL).await;
         }
+    }
+
+    /// Whether nobody has the model of the semantic cache; says so once.
+    fn misses_embeddings(&self, told: bool) -> bool {
+        let missing = self.parts().semantic.embedding_model().filter(|model| self.registry().having(model).is_empty());
+        if let Some(model) = missing.as_ref().filter(|_| !told) {
+            tracing::warn!(%model, "the semantic cache is off: no backend has its embedding model; pull it, or name another as cache.semantic.model");
+        }
+        missing.is_some()
     }
 
     /// Answers of a model that was replaced by another of the same name are given to nobody, and only take room.

@@ -62,49 +62,13 @@ fn computed(usage: &Usage, expected: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::super::config::Config;
-    use super::super::entry::{Candidates, Entry, Runner};
+    use super::super::entry::Entry;
     use super::super::queue::Effect;
     use super::super::view::BackendView;
     use super::*;
-    use crate::domain::generation::Priority;
-    use crate::domain::id::RequestId;
-    use crate::domain::waiting::Progress;
-
-    struct One([Arc<str>; 1]);
-
-    impl Candidates for One {
-        fn backends(&self) -> &[Arc<str>] {
-            &self.0
-        }
-
-        fn cost(&self, _: &str) -> Option<f64> {
-            Some(0.0)
-        }
-    }
-
-    fn entry(tenant: &str) -> Entry {
-        Entry {
-            request: RequestId::generate(),
-            runner: Runner { model: "m:latest".into(), shape: "".into() },
-            candidates: Arc::new(One(["b".into()])),
-            class: Priority::Normal,
-            tenant: tenant.into(),
-            weight: 1,
-            key: None,
-            deadline: None,
-            patience: None,
-            prompt_tokens: 10,
-            warm: None,
-            num_predict: None,
-            slots: None,
-            bytes: 0,
-            progress: Progress::new().0,
-        }
-    }
 
     /// Who has a slot now, after all that happened.
     fn granted(queue: &mut Queue) -> Vec<Id> {
@@ -122,7 +86,7 @@ mod tests {
         let mut held = std::collections::HashMap::from([("stays", Duration::ZERO), ("leaves", Duration::ZERO)]);
         for _ in 0..4 {
             for tenant in ["stays", "leaves"] {
-                tenants.insert(queue.admit(now, &entry(tenant), None).expect("let in"), tenant);
+                tenants.insert(queue.admit(now, &Entry::small(tenant, &["b"]), None).expect("let in"), tenant);
             }
         }
         let mut running = granted(&mut queue);
@@ -136,7 +100,7 @@ mod tests {
             let usage = (tenant == "stays").then_some(whole);
             queue.end(now, id, &Ending { usage, ..Ending::default() });
             *held.get_mut(tenant).expect("known") += Duration::from_secs(1);
-            tenants.insert(queue.admit(now, &entry(tenant), None).expect("let in"), tenant);
+            tenants.insert(queue.admit(now, &Entry::small(tenant, &["b"]), None).expect("let in"), tenant);
             running.extend(granted(&mut queue));
         }
         let share = held["leaves"].as_secs_f64() / 400.0;

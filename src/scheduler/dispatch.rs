@@ -71,8 +71,8 @@ impl Queue {
         }
         // One that is down is asked where all are: its failure says more than waiting until one is up again.
         let open = |lane: &Lane| backend.available || !self.is_served(lane);
-        let mut lanes: Vec<(LaneId, &Lane)> = backend.lanes.iter().filter_map(|id| Some((*id, self.lanes.get(id)?))).collect();
-        lanes.retain(|(_, lane)| open(lane));
+        let lanes = backend.lanes.iter().filter_map(|id| Some((*id, self.lanes.get(id)?)));
+        let mut lanes: Vec<(LaneId, &Lane)> = lanes.filter(|(_, lane)| open(lane)).collect();
         if lanes.is_empty() {
             return None;
         }
@@ -95,7 +95,7 @@ impl Queue {
             return None;
         }
         let busy = state.map_or(0, State::busy);
-        let slots = state.map_or_else(|| lane.slots.or(backend.slots).unwrap_or(1).max(1), |state| lane.slots_of(state));
+        let slots = state.map_or_else(|| lane.slots_on(backend), |state| lane.slots_of(state));
         let probe = busy >= slots;
         if probe && (lane.slots.is_some() || !state.is_some_and(|state| self.may_probe(now, state))) {
             return None;

@@ -62,3 +62,40 @@ impl fmt::Debug for dyn Candidates {
         f.debug_list().entries(self.backends()).finish()
     }
 }
+
+/// Backends among which nothing decides, for measurements and tests.
+#[derive(Debug)]
+pub(super) struct Alike(pub Vec<Arc<str>>);
+
+impl Candidates for Alike {
+    fn backends(&self) -> &[Arc<str>] {
+        &self.0
+    }
+
+    fn cost(&self, _: &str) -> Option<f64> {
+        Some(0.0)
+    }
+}
+
+impl Entry {
+    /// A small request of a tenant for any of these, for measurements and tests.
+    pub(super) fn small(tenant: &str, on: &[&str]) -> Self {
+        Self {
+            request: RequestId::generate(),
+            runner: Runner { model: "m:latest".into(), shape: "".into() },
+            candidates: Arc::new(Alike(on.iter().map(|&name| name.into()).collect())),
+            class: Priority::Normal,
+            tenant: tenant.into(),
+            weight: 1,
+            key: None,
+            deadline: None,
+            patience: None,
+            prompt_tokens: 10,
+            warm: None,
+            num_predict: None,
+            slots: None,
+            bytes: 100,
+            progress: Progress::new().0,
+        }
+    }
+}

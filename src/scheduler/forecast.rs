@@ -78,8 +78,7 @@ impl Queue {
             && let Some((name, backend)) = available().next()
         {
             let after = self.until_loaded_s(now, name, backend, &lane.runner);
-            let all = lane.slots.or(backend.slots).unwrap_or(1).max(1) as usize;
-            slots = vec![after; all.min(lane.waiting + 1)];
+            slots = vec![after; (lane.slots_on(backend) as usize).min(lane.waiting + 1)];
         }
         slots
     }

@@ -2,40 +2,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::generation::{Priority, Usage};
-use crate::domain::id::RequestId;
-use crate::scheduler::{Candidates, Runner};
-
-#[derive(Debug)]
-struct On(Vec<Arc<str>>);
-
-impl Candidates for On {
-    fn backends(&self) -> &[Arc<str>] {
-        &self.0
-    }
-
-    fn cost(&self, _: &str) -> Option<f64> {
-        Some(0.0)
-    }
-}
+use crate::scheduler::entry::Alike;
 
 fn entry() -> Entry {
-    Entry {
-        request: RequestId::generate(),
-        runner: Runner { model: "m:latest".into(), shape: "".into() },
-        candidates: Arc::new(On(vec!["box".into()])),
-        class: Priority::Normal,
-        tenant: "t".into(),
-        weight: 1,
-        key: None,
-        deadline: None,
-        patience: None,
-        prompt_tokens: 10,
-        warm: None,
-        num_predict: Some(10),
-        slots: None,
-        bytes: 100,
-        progress: Progress::new().0,
-    }
+    Entry { num_predict: Some(10), ..Entry::small("t", &["box"]) }
 }
 
 fn view(slots: u32) -> BackendView {
@@ -142,7 +112,7 @@ async fn a_booked_slot_is_free_only_later() {
 async fn refusals_say_why() {
     let config = Config { max_waiting: 1, ..Config::default() };
     let (scheduler, clock) = scheduler(config, 1);
-    let nowhere = Entry { candidates: Arc::new(On(vec!["other".into()])), ..entry() };
+    let nowhere = Entry { candidates: Arc::new(Alike(vec!["other".into()])), ..entry() };
     assert_eq!(scheduler.acquire(nowhere).await.expect_err("nowhere"), Refusal::NoBackend);
     let held = scheduler.acquire(entry()).await.expect("a slot");
     let mut waits = Box::pin(scheduler.acquire(Entry { patience: Some(Duration::from_secs(3)), ..entry() }));

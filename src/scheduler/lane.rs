@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::backend::State;
+use super::backend::{Backend, State};
 use super::class::{Turn, Turns, index};
 use super::config::Config;
 use super::estimate::{Calibration, Mean};
@@ -78,6 +78,11 @@ impl Lane {
     /// How many of its requests a backend with this runner works on at a time.
     pub(super) fn slots_of(&self, state: &State) -> u32 {
         self.slots.unwrap_or_else(|| state.slots.known())
+    }
+
+    /// The same of a backend on which the runner was never seen.
+    pub(super) fn slots_on(&self, backend: &Backend) -> u32 {
+        self.slots.or(backend.slots).unwrap_or(1).max(1)
     }
 
     pub(super) fn class(&self, class: Priority) -> &Class {

@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::config::Config;
-use super::entry::{Candidates, Entry, Runner};
+use super::entry::{Alike, Candidates, Entry};
 use super::queue::{Ending, Queue};
 use super::view::BackendView;
 use crate::domain::generation::{Priority, Usage};
-use crate::domain::id::RequestId;
-use crate::domain::waiting::Progress;
 
 /// Rounds that are timed.
 const ROUNDS: usize = 20_000;
@@ -33,25 +31,12 @@ pub struct Measurement {
     pub cancel_p99_ns: u64,
 }
 
-#[derive(Debug)]
-struct One([Arc<str>; 1]);
-
-impl Candidates for One {
-    fn backends(&self) -> &[Arc<str>] {
-        &self.0
-    }
-
-    fn cost(&self, _: &str) -> Option<f64> {
-        Some(0.0)
-    }
-}
-
 /// Fills a queue with `waiting` requests of a hundred tenants and all classes, and times what happens to the next ones.
 #[must_use]
 pub fn measure(waiting: usize) -> Measurement {
     let mut queue = Queue::new(Config { max_waiting: waiting + 1, patience: Duration::MAX, probe_slots: false, ..Config::default() });
     queue.update(Duration::ZERO, "b", &BackendView { slots: Some(4), available: true, ..BackendView::default() });
-    let candidates: Arc<dyn Candidates> = Arc::new(One(["b".into()]));
+    let candidates: Arc<dyn Candidates> = Arc::new(Alike(vec!["b".into()]));
     let tenants: Vec<Arc<str>> = (0..100).map(|n| format!("tenant-{n}").into()).collect();
     let entries: Vec<Entry> = (0..1_000).map(|n| entry(n, &tenants, &candidates)).collect();
     let mut now = Duration::ZERO;
@@ -109,21 +94,15 @@ fn collect(queue: &mut Queue, served: &mut std::collections::VecDeque<u64>) {
 }
 
 fn entry(n: usize, tenants: &[Arc<str>], candidates: &Arc<dyn Candidates>) -> Entry {
+    let tenant = &tenants[n % tenants.len()];
     Entry {
-        request: RequestId::generate(),
-        runner: Runner { model: "m:latest".into(), shape: "".into() },
         candidates: candidates.clone(),
         class: Priority::ALL[n % Priority::ALL.len()],
-        tenant: tenants[n % tenants.len()].clone(),
-        weight: 1,
-        key: Some(tenants[n % tenants.len()].clone()),
-        deadline: None,
-        patience: None,
+        key: Some(tenant.clone()),
         prompt_tokens: 100,
         warm: Some((n % 50) as u64),
         num_predict: Some(if n.is_multiple_of(3) { 400 } else { 40 }),
-        slots: None,
         bytes: 1_000,
-        progress: Progress::new().0,
+        ..Entry::small(tenant, &[])
     }
 }

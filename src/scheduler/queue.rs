@@ -295,12 +295,12 @@ impl Queue {
         };
         let expires = deadline.unwrap_or(At::MAX).min(now.saturating_add(patience));
         if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.class_mut(entry.class).mean_cost.add(float(forecast.cost));
-        }
-        if let (Some(service), Some(lane)) = (forecast.service_s.filter(|&s| s > 0.0), self.lanes.get_mut(&lane)) {
-            let class = lane.class_mut(entry.class);
-            class.mean_s.add(service);
-            class.pace.add(float(forecast.cost) / service);
+            let (class, cost) = (lane.class_mut(entry.class), float(forecast.cost));
+            class.mean_cost.add(cost);
+            if let Some(service) = forecast.service_s.filter(|&s| s > 0.0) {
+                class.mean_s.add(service);
+                class.pace.add(cost / service);
+            }
         }
         self.enter(
             id,

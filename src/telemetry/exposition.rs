@@ -88,23 +88,33 @@ struct Named<'a> {
     values: &'a [&'a str],
 }
 
+/// The same for both, or one is not found by the other.
+fn hash<'a, H: Hasher>(name: &str, values: impl Iterator<Item = &'a str>, state: &mut H) {
+    name.hash(state);
+    values.for_each(|value| value.hash(state));
+}
+
+impl Series {
+    fn values(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().map(|value| &**value)
+    }
+}
+
 impl Hash for Series {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
-        self.values.iter().for_each(|value| value.hash(state));
+        hash(self.name, self.values(), state);
     }
 }
 
 impl Hash for Named<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
-        self.values.iter().for_each(|value| value.hash(state));
+        hash(self.name, self.values.iter().copied(), state);
     }
 }
 
 impl Equivalent<Series> for Named<'_> {
     fn equivalent(&self, series: &Series) -> bool {
-        self.name == series.name && self.values.iter().copied().eq(series.values.iter().map(|value| &**value))
+        self.name == series.name && self.values.iter().copied().eq(series.values())
     }
 }
 

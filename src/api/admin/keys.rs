@@ -251,14 +251,14 @@ async fn fields(state: &State, body: Body) -> Result<Fields, Problem> {
     if body.is_empty() {
         return Ok(Fields::new(Map::new()));
     }
-    let mut object = object(&body)?;
-    spell_out_nulls(&mut object);
-    Ok(Fields::new(object))
+    Ok(Fields::new(object(&body)?))
 }
 
 const PRIORITIES: &str = "\"batch\", \"low\", \"normal\", \"high\" or \"urgent\"";
 
 fn change(fields: &mut Fields) -> Change {
+    // So is a key shown that has no end. Nothing else of a key can be null.
+    fields.take_null_for("expires_at", "never");
     Change {
         name: fields.text("name"),
         tenant: fields.text("tenant"),
@@ -270,13 +270,6 @@ fn change(fields: &mut Fields) -> Change {
         allowance: allowance(fields),
         labels: fields.typed("labels", "an object of texts"),
         expires_at: fields.typed("expires_at", "a time such as \"2030-01-31T00:00:00Z\", or \"never\""),
-    }
-}
-
-/// `null` is how a key without an end is shown, so it is taken for that; nothing else of a key can be null.
-fn spell_out_nulls(object: &mut Map<String, Value>) {
-    if let Some(end @ Value::Null) = object.get_mut("expires_at") {
-        *end = Value::from("never");
     }
 }
 

@@ -40,9 +40,6 @@ fn shows_a_key(headers: &HeaderMap) -> bool {
 
 /// All such headers as one list, as if they had been one (RFC 9110, 5.3). One that is no text ends what can be believed.
 fn forwarded_for(headers: &HeaderMap) -> String {
-    if !headers.contains_key(FORWARDED_FOR) {
-        return String::new();
-    }
     let lines = headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or("?"));
     lines.collect::<Vec<_>>().join(",")
 }

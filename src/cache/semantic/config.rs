@@ -48,9 +48,33 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What is wrong beyond types, by key.
+    #[must_use]
+    pub fn check(&self) -> Vec<(&'static str, String)> {
+        let shares =
+            [("threshold", f64::from(self.threshold)), ("false_hit_budget", self.false_hit_budget), ("check_share", self.check_share)];
+        let wrong = shares.into_iter().filter(|(_, value)| !(0.0..=1.0).contains(value));
+        wrong.map(|(key, value)| (key, format!("is {value}, but must be a share from 0 to 1"))).collect()
+    }
+}
+
 /// A way to ask for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
     Generate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_from_nothing_to_all() {
+        assert_eq!(Config::default().check(), []);
+        let config = Config { threshold: f32::NAN, false_hit_budget: -0.1, check_share: 1.5, ..Config::default() };
+        let keys: Vec<_> = config.check().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["threshold", "false_hit_budget", "check_share"]);
+    }
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::super::entry::Alike;
 use super::super::estimate::float;
-use super::world::{Job, Record, Server, Servers, World};
+use super::world::{Job, Record, Server, World};
 use super::{Dice, s};
 use crate::domain::generation::Priority;
 use crate::scheduler::{BackendView, Config};
@@ -13,8 +14,8 @@ fn view(slots: u32) -> BackendView {
     BackendView { slots: Some(slots), available: true, ..BackendView::default() }
 }
 
-fn on(names: &[&str]) -> Arc<Servers> {
-    Arc::new(Servers(names.iter().map(|&n| n.into()).collect()))
+fn on(names: &[&str]) -> Arc<Alike> {
+    Arc::new(Alike(names.iter().map(|&n| n.into()).collect()))
 }
 
 fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::super::entry::Alike;
 use super::super::estimate::float;
-use super::world::{Job, Outcome, Server, Servers, World};
+use super::world::{Job, Outcome, Server, World};
 use super::{Dice, s};
 use crate::domain::generation::Priority;
 use crate::scheduler::{BackendView, Config, MaxWait, Refusal};
@@ -42,7 +43,7 @@ fn world(dice: &mut Dice) -> World {
 
 fn job(dice: &mut Dice, names: &[Arc<str>]) -> Job {
     let both = dice.chance(0.7);
-    let on = Servers(if both { names.to_vec() } else { vec![dice.pick(names).clone()] });
+    let on = Alike(if both { names.to_vec() } else { vec![dice.pick(names).clone()] });
     let one_of = |dice: &mut Dice, of: &[&str]| -> Arc<str> { (*dice.pick(of)).into() };
     Job {
         class: *dice.pick(&Priority::ALL),
@@ -102,7 +103,7 @@ fn starving(seed: u64) -> usize {
     let server = Server { slots: usize::try_from(slots).expect("small"), load_s: 0.0, ..Server::default() };
     let mut world = World::new(config, vec![("x", server, view)]);
     (world.strict, world.tick, world.until) = (false, s(0.2), s(4.0));
-    let on = Arc::new(Servers(vec!["x".into()]));
+    let on = Arc::new(Alike(vec!["x".into()]));
     let (least, spread) = (5 + dice.below(8), 1 + dice.below(8));
     let mut lengths = dice.clone();
     let urgent = Job { class: Priority::Urgent, tenant: "top".into(), tokens: least, bounded: dice.chance(0.5), ..Job::new(&on) };
@@ -136,7 +137,7 @@ fn the_lowest_class_never_waits_longer_than_its_stated_maximum() {
 
 #[test]
 fn what_leaves_is_gone_at_once_and_what_expires_is_told() {
-    let on = Arc::new(Servers(vec!["x".into()]));
+    let on = Arc::new(Alike(vec!["x".into()]));
     let view = BackendView { slots: Some(1), available: true, ..BackendView::default() };
     let mut world = World::new(Config::default(), vec![("x", Server::default(), view)]);
     world.come(s(0.0), Job { tokens: 400, ..Job::new(&on) });

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::entry::Alike;
 use super::super::queue::{Effect, Ending, Queue};
-use super::super::{At, Candidates, Config, Entry, Id, Refusal, Runner};
+use super::super::{At, Config, Entry, Id, Refusal, Runner};
 use super::s;
 use crate::domain::generation::{Priority, Usage};
 use crate::domain::id::RequestId;
@@ -30,11 +31,11 @@ pub(crate) struct Job {
     pub patience_s: Option<f64>,
     /// The client leaves after this long, without having said so.
     pub leaves_s: Option<f64>,
-    pub on: Arc<Servers>,
+    pub on: Arc<Alike>,
 }
 
 impl Job {
-    pub(crate) fn new(on: &Arc<Servers>) -> Self {
+    pub(crate) fn new(on: &Arc<Alike>) -> Self {
         Self {
             client: 0,
             class: Priority::Normal,
@@ -51,19 +52,6 @@ impl Job {
             leaves_s: None,
             on: on.clone(),
         }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Servers(pub Vec<Arc<str>>);
-
-impl Candidates for Servers {
-    fn backends(&self) -> &[Arc<str>] {
-        &self.0
-    }
-
-    fn cost(&self, _: &str) -> Option<f64> {
-        Some(1.0)
     }
 }
 

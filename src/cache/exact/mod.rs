@@ -7,6 +7,8 @@
 //! Only whole answers that ended by themselves or at a bound are kept. Writing to the database is [`Keeper::run`]'s: it never
 //! makes a request wait, and what does not fit is dropped and counted. Damage in the database is a miss, never a wrong answer.
 
+mod config;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
-use serde::{Deserialize, Serialize};
 
 use super::answer::{Answer, Speed};
 use super::durable::{Durable, Waiting};
@@ -24,8 +25,6 @@ use super::stored::decode;
 use crate::domain::clock::Clock;
 use crate::domain::generation::Ask;
 use crate::domain::id::ModelName;
-use crate::domain::principal::matches;
-use crate::domain::span;
 use crate::storage::Storage;
 pub use crate::storage::answers::Size;
 use crate::storage::answers::{Found, Which};
@@ -35,82 +34,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::answers::{Removed, Tier, Unwritten};
 
 pub use super::durable::Keeper;
-
-/// Which answers are kept when the client expresses no wish.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Keep {
-    /// Those that are the same each time: temperature 0 or a seed.
-    #[default]
-    Deterministic,
-    Everything,
-}
-
-/// How long the answers of some models are given again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ttl {
-    /// Pattern of the models' names.
-    pub model: String,
-    #[serde(with = "span")]
-    pub ttl: Duration,
-}
-
-/// What is kept, where, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    pub enabled: bool,
-    pub keep: Keep,
-    /// Whether an answer made for one tenant is given to others.
-    pub shared: bool,
-    /// How fast a kept answer is given to a client that streams.
-    pub replay: Speed,
-    /// Size of the answers in memory.
-    pub max_bytes: u64,
-    /// Larger answers are not kept.
-    pub max_answer_bytes: usize,
-    /// Size of the answers in the database. 0: none are kept there.
-    pub durable_max_bytes: u64,
-    /// Older answers are not given again. Unset: at any age.
-    #[serde(with = "span::option")]
-    pub default_ttl: Option<Duration>,
-    /// The same for some models; the first that matches holds.
-    pub ttl: Vec<Ttl>,
-    /// Answers and notes that may wait to be written to the database; more are dropped and counted.
-    pub max_waiting: usize,
-    /// The same in bytes of answers.
-    pub max_waiting_bytes: u64,
-    /// Answers that are written at once, at most.
-    pub max_batch: usize,
-    /// Longest time an answer waits for others.
-    #[serde(with = "span")]
-    pub flush_interval: Duration,
-    /// Time between two searches for old answers.
-    #[serde(with = "span")]
-    pub prune_interval: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            keep: Keep::Deterministic,
-            shared: false,
-            replay: Speed::Full,
-            max_bytes: 128 << 20,
-            max_answer_bytes: 4 << 20,
-            durable_max_bytes: 1 << 30,
-            default_ttl: Some(Duration::from_hours(24)),
-            ttl: Vec::new(),
-            max_waiting: 10_000,
-            max_waiting_bytes: 64 << 20,
-            max_batch: 100,
-            flush_interval: Duration::from_millis(250),
-            prune_interval: Duration::from_mins(1),
-        }
-    }
-}
+pub use config::{Config, Keep, Ttl};
 
 /// What is noted about an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -402,12 +326,6 @@ impl Exact {
     }
 }
 
-impl Config {
-    fn ttl_of(&self, model: &ModelName) -> Option<Duration> {
-        self.ttl.iter().find(|ttl| matches(&ttl.model, model)).map(|ttl| ttl.ttl).or(self.default_ttl)
-    }
-}
-
 fn memory(max_bytes: u64, metrics: Metrics) -> Cache<Key, Arc<Entry>> {
     Cache::builder()
         .max_capacity(max_bytes)
@@ -444,5 +362,4 @@ pub(super) fn covers(which: &Which, key: &Key, entry: &Entry) -> bool {
 }
 
 #[cfg(test)]
-#[path = "exact_tests.rs"]
 mod tests;
