@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Denied, Error};
+use super::error::{Denied, Error, Wrong};
 use super::index::Index;
 use super::key::{Hasher, Presented};
 use super::terms::{self, Change};
@@ -143,6 +143,7 @@ impl Keys {
     /// Terms that cannot be so, a name that is taken, too many keys, or the database.
     pub async fn create(&self, new: Terms) -> Result<(Key, Secret), Error> {
         check(&new)?;
+        self.is_to_come(&new)?;
         let _turn = self.0.changing.lock().await;
         self.name_is_free(&new.name, None)?;
         self.make_room().await?;
@@ -273,6 +274,14 @@ impl Keys {
                 self.0.doubt.notify_one();
             }
         }
+    }
+
+    /// A new key that has ended already is a slip of whoever makes it.
+    fn is_to_come(&self, new: &Terms) -> Result<(), Error> {
+        let ended = new.expires_at_ms.is_some_and(|end| end <= self.0.clock.unix_ms());
+        let wrong =
+            || Wrong { field: "expires_at".into(), takes: "a time to come, or \"never\"".into(), got: "one that has passed".into() };
+        if ended { Err(Error::Invalid(vec![wrong()])) } else { Ok(()) }
     }
 
     /// Writes a key, then takes it in.

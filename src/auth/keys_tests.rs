@@ -148,6 +148,19 @@ async fn the_first_start_makes_one_key_where_keys_are_required() {
     assert!(keys.bootstrap().await.expect("asked").is_none(), "once");
 }
 
+#[tokio::test]
+async fn a_key_that_has_ended_already_is_not_made_but_one_may_be_ended_so() {
+    let place = place().await;
+    let keys = place.keys().await;
+    let past = Some(Expiry::At(jiff::Timestamp::from_millisecond(START_MS).expect("a time")));
+    let change = Change { name: Some("a".into()), expires_at: past, ..Change::default() };
+    let refused = keys.create(change.into_terms()).await;
+    assert!(matches!(refused, Err(Error::Invalid(wrong)) if wrong.len() == 1 && wrong[0].field == "expires_at"));
+    let (key, secret) = keys.create(new_terms("a")).await.expect("made");
+    keys.update(&key.id, Change { expires_at: past, ..Change::default() }).await.expect("changed");
+    assert_eq!(keys.authenticate(secret.reveal()).err(), Some(Denied::Expired));
+}
+
 /// What runs in the background, driven by a clock of the test.
 #[tokio::test]
 async fn at_its_time_a_key_ends_what_was_started_with_it() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::blame::{Blame, Retry};
+use crate::domain::span;
 
 /// A failed attempt. Says what failed and why; what a client is told of it is decided in `api`.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum Error {
     #[error("the backend's answer is not what its protocol says: {message}")]
     Protocol { message: String },
     /// Nothing came for this long.
-    #[error("the backend was silent for {silent:?} while {stage}")]
+    #[error("the backend was silent for {} while {stage}", span::format(*silent))]
     Stalled { stage: &'static str, silent: Duration },
     /// The server is known to be stuck on this model: it is not asked until it has been cured.
     #[error("the backend is stuck on the model `{model}`: {why}")]

@@ -130,7 +130,7 @@ pub struct Operating {
     /// Address of the gateway [env: ARRIERO_URL] [default: http://127.0.0.1:8000].
     #[arg(long, value_name = "URL", global = true)]
     pub url: Option<String>,
-    /// Key of an operator [env: ARRIERO_KEY, which other users of this machine cannot see].
+    /// Key of an operator, or of an admin where keys or the configuration change [env: ARRIERO_KEY, which other users of this machine cannot see].
     #[arg(long, value_name = "KEY", global = true)]
     pub key: Option<String>,
 }

@@ -23,6 +23,9 @@ pub async fn run(args: Models, variables: &Variables) -> Result<Exit, Failure> {
     } else {
         terminal::print(&terminal::harmless(&terminal::table(&rows(models))))?;
     }
+    for alias in list["aliases"].as_array().into_iter().flatten() {
+        terminal::print(&terminal::harmless(&meaning(alias)))?;
+    }
     Ok(Exit::Ok)
 }
 
@@ -45,6 +48,12 @@ fn rows(models: &[Value]) -> Vec<Vec<String>> {
     rows
 }
 
+/// What an alias stands for.
+fn meaning(alias: &Value) -> String {
+    let models: Vec<&str> = alias["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    format!("{} stands for {}\n", alias["name"].as_str().unwrap_or("-"), models.join(", then "))
+}
+
 /// A number of weights as people say it: `270M`, `7.2B`.
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
 fn short(count: u64) -> String {
@@ -60,6 +69,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_alias_tells_its_order() {
+        let alias = json!({"name": "smart:latest", "models": ["big", "small"]});
+        assert_eq!(meaning(&alias), "smart:latest stands for big, then small\n");
+    }
 
     #[test]
     fn a_model_is_a_row_whatever_is_known_of_it() {

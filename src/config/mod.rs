@@ -138,6 +138,8 @@ impl Check for Config {
         }
         let semantic = self.cache.semantic.check();
         wrong.extend(semantic.into_iter().map(|(key, what)| (Path::dotted("cache.semantic").join(Step::Key(key.to_owned())), what)));
+        let shares = self.queue.shares.wrong();
+        wrong.extend(shares.into_iter().map(|(class, what)| (Path::dotted("queue.shares").join(Step::Key(class.to_owned())), what)));
         if let Err(error) = log::check(&self.log) {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }

@@ -138,3 +138,10 @@ fn every_short_variable_sets_a_key_that_exists() {
         assert!(known.contains(&key), "{} sets {key}", short.variable);
     }
 }
+
+#[test]
+fn a_share_of_turns_is_a_part_of_a_hundred() {
+    let problems = load_text("[queue.shares]\nhigh = 100\nlow = 101\n", &[], &[]).expect_err("too much");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].to_string().contains("`queue.shares.low` is 101"), "{}", problems[0]);
+}

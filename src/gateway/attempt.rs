@@ -1,7 +1,7 @@
 //! One model, asked of one backend after the other until one has begun to answer.
 //!
 //! Each attempt waits for its turn first. It goes on to another backend only while nothing of an answer has been seen, where that
-//! can help, and within the budget of retries.
+//! can help, and within the budget of retries; what no server heard costs none of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Gateway {
                     router.backoff(here)
                 }
             };
-            if here >= router.max_attempts() || !router.may_retry() {
+            if here >= router.max_attempts() || !(error.is_unheard() || router.may_retry()) {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

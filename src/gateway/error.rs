@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backends;
 use crate::domain::blame::{Blame, Retry};
+use crate::domain::span;
 use crate::{limits, scheduler};
 
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +29,13 @@ pub enum Error {
     NoBackend { reasons: Vec<String> },
     #[error("no backend that answers has the model `{model}`, and not all answer: {}", unasked.join("; "))]
     ModelUnasked { model: String, unasked: Vec<String> },
-    #[error("the deadline of {allowed:?} passed while {stage}")]
+    #[error("the deadline of {} passed while {stage}", span::format(*allowed))]
     Deadline { stage: Stage, allowed: Duration },
-    #[error("a deadline of {asked:?} is longer than the allowed {most:?}")]
+    #[error("a deadline of {} is longer than the allowed {}", span::format(*asked), span::format(*most))]
     DeadlineTooLong { asked: Duration, most: Duration },
     #[error("the answer grew beyond {bound_bytes} bytes")]
     AnswerTooLarge { bound_bytes: usize },
-    #[error("{stage} took longer than the allowed {allowed:?}")]
+    #[error("{stage} took longer than the allowed {}", span::format(*allowed))]
     TooSlow { stage: Stage, allowed: Duration },
     #[error(transparent)]
     Limited(#[from] limits::Refusal),
@@ -131,6 +132,12 @@ impl Error {
     #[must_use]
     pub fn may_pass_elsewhere(&self) -> bool {
         matches!(self, Self::Backend { .. } | Self::TooSlow { .. }) && self.retry() != Retry::Never
+    }
+
+    /// Whether the backend never heard of the request: trying it elsewhere gives no server more work than was asked for.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Backend { source: backends::Error::Unreachable { .. }, .. })
     }
 
     /// A short word from a closed set, for metrics, rows and clients.

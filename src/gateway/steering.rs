@@ -8,6 +8,7 @@ use super::generate::Gateway;
 use crate::backends::{Health, Resident, Trouble};
 use crate::cache::exact::{Filter, Stats};
 use crate::cache::semantic::Purge;
+use crate::domain::principal::Principal;
 use crate::models::Entry;
 use crate::routing;
 use crate::scheduler::QueueView;
@@ -38,6 +39,11 @@ pub struct BackendReport {
 }
 
 impl Gateway {
+    /// The names that stand for models which this caller may ask for, each with its models in order.
+    pub fn aliases(&self, who: &Principal) -> Vec<(String, Vec<String>)> {
+        self.settings().aliases.for_whom(|name| who.may_use(name))
+    }
+
     /// The queue as it stands.
     pub fn queue(&self) -> QueueView {
         self.parts().scheduler.view()

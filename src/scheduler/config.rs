@@ -122,6 +122,14 @@ impl Default for Shares {
 }
 
 impl Shares {
+    /// The classes whose share is no part of a hundred.
+    #[must_use]
+    pub fn wrong(&self) -> Vec<(&'static str, String)> {
+        let shares = [("high", self.high), ("normal", self.normal), ("low", self.low), ("batch", self.batch)];
+        let wrong = shares.into_iter().filter(|(_, share)| *share > 100);
+        wrong.map(|(class, share)| (class, format!("is {share}, but of a hundred turns a class gets at most 100"))).collect()
+    }
+
     /// Turns in a hundred. None for the highest class, which needs no share.
     #[must_use]
     pub fn of(&self, class: Priority) -> u8 {

@@ -1,8 +1,8 @@
 //! When a request of a tenant is due: one number that orders its requests by deadline, length and age together.
 //!
 //! A request is due some time after it came, the later the longer it is expected to take; the shift is at most the wait that lay
-//! before it when it came. So short ones overtake long ones, and a long one is overtaken only by what comes within one such wait:
-//! it cannot starve. Nothing known about length makes every shift equal, and the order that of arrival. A deadline pulls a request
+//! before it when it came and the time it takes itself, or the first long ones of a crowd would go before most of it. So short ones
+//! overtake long ones, and a long one is overtaken only by what comes within that time: it cannot starve. Nothing known about length makes every shift equal, and the order that of arrival. A deadline pulls a request
 //! forward to the last moment at which it can still be met. The number never changes, so a queue is a sorted set.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Arrival {
 
 #[must_use]
 pub(super) fn due(arrival: &Arrival) -> At {
-    let shifted = arrival.at + seconds(arrival.wait_s * rank(arrival));
+    let shifted = arrival.at + seconds((arrival.wait_s + arrival.service_s.unwrap_or_default()) * rank(arrival));
     match arrival.deadline {
         Some(deadline) => shifted.min(last_start(deadline, arrival.service_s.unwrap_or_default()).max(arrival.at)),
         None => shifted,
@@ -75,8 +75,10 @@ mod tests {
     fn a_short_one_overtakes_long_ones_but_only_those_of_the_last_wait() {
         let long = due(&of(0, Some(10.0)));
         assert!(due(&of(12_000, Some(0.5))) < long);
-        assert!(due(&of(20_001, Some(0.5))) > long, "by then the long one has waited long enough");
-        assert!(due(&Arrival { wait_s: 0.0, ..of(1, Some(0.1)) }) > due(&Arrival { wait_s: 0.0, ..of(0, Some(9.0)) }));
+        assert!(due(&of(30_001, Some(0.5))) > long, "by then the long one has waited long enough");
+        let first = due(&Arrival { wait_s: 0.0, ..of(0, Some(9.0)) });
+        assert!(due(&Arrival { wait_s: 9.0, ..of(1, Some(0.1)) }) < first, "with nothing before it, it lets pass what comes while it would run");
+        assert!(due(&Arrival { wait_s: 0.0, ..of(9_000, Some(0.1)) }) > first);
     }
 
     #[test]

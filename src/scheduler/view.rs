@@ -10,7 +10,7 @@ use super::backend::{Backend, State};
 use super::order::seconds;
 use super::queue::{Queue, Waiter};
 use super::standing::Stands;
-use super::{At, Id};
+use super::{At, Id, Runner};
 use crate::domain::generation::Priority;
 use crate::domain::waiting::Reason;
 
@@ -133,14 +133,16 @@ impl Queue {
     fn backend_view(&self, now: At, name: &Arc<str>, backend: &Backend) -> BackendQueue {
         let held = self.plan(now, name, backend).held;
         let booked = |state: &State| state.in_flight.iter().filter(|&id| self.flights.get(id).is_some_and(|f| f.booked.is_some())).count();
+        // What is set for the model goes before what is known of the backend, as it does when a slot is given.
+        let set = |runner: &Runner| self.lanes.values().filter(|lane| lane.runner == *runner).find_map(|lane| lane.slots);
         let mut runners: Vec<RunnerQueue> = backend
             .runners
             .iter()
             .map(|(runner, state)| RunnerQueue {
                 model: runner.model.clone(),
                 shape: runner.shape.clone(),
-                slots: state.slots.known(),
-                learnt: state.slots.is_learnt(),
+                slots: set(runner).unwrap_or_else(|| state.slots.known()),
+                learnt: set(runner).is_none() && state.slots.is_learnt(),
                 in_flight: state.in_flight.len(),
                 booked: booked(state),
                 resident: state.resident,

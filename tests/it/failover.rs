@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use arriero::domain::principal::Role;
 use arriero::gateway::OnCut;
-use arriero_bench::fake::{FakeOllama, Fault, Midway, Model, Plan, Text};
+use arriero_bench::fake::{FakeOllama, Fault, Midway, Model, Plan, Script, Text};
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, asked, data, eventually, fake, text};
+use crate::support::{TestApp, asked, data, eventually, fake, load, text};
 
 fn request(prompt: &str) -> Value {
     json!({"model": "gemma3:270m", "prompt": prompt, "options": {"num_predict": 12}})
@@ -43,6 +43,25 @@ async fn when_one_of_three_dies_everyone_is_served() {
         assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
     }
     assert!(had > 0 && fakes.iter().map(asked).sum::<usize>() >= 45);
+}
+
+/// With the usual budget, of which a new gateway has next to nothing: a server that is gone hears nothing, so nothing is spent.
+#[tokio::test]
+async fn who_waits_for_a_server_that_dies_is_served_by_the_other() {
+    let one_by_one = |script: &mut Script| (script.prefill, script.slots) = (Duration::from_millis(150), 1);
+    let (victim, other) = (fake(one_by_one).await, fake(one_by_one).await);
+    for fake in [&victim, &other] {
+        load(fake, "gemma3:270m").await;
+    }
+    let (had, other_had) = (asked(&victim), asked(&other));
+    let app = TestApp::with(&[&victim, &other], |config| config.ollama.iter_mut().for_each(|server| server.slots = Some(1))).await;
+    let running: Vec<_> = (0..16).map(|n| app.start(&request(&format!("{n}")))).collect();
+    eventually("both are at work", async || asked(&victim) > had && asked(&other) > other_had).await;
+    victim.kill().await;
+    for answer in running {
+        let answer = answer.await.expect("no panic");
+        assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
+    }
 }
 
 #[tokio::test]

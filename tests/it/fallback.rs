@@ -188,6 +188,19 @@ async fn a_key_is_not_led_round_its_models() {
     let mut listed = request("big");
     listed["fallback"] = json!(["small"]);
     assert_eq!(code(&only_big, listed).await, (502, "failed".to_owned()), "the list does not lead to a model that is not its own");
+    let list = async |secret: &str| -> Value {
+        let response = app.client.get(format!("{}/models", app.url)).bearer_auth(secret).send().await.expect("an answer");
+        response.json().await.expect("JSON")
+    };
+    let (of_big, of_smart) = (list(&only_big).await, list(&smart).await);
+    let names = |list: &Value| list["models"].as_array().map(|all| all.iter().map(|model| model["name"].clone()).collect::<Vec<_>>());
+    assert_eq!(
+        (names(&of_big), of_big["aliases"].clone()),
+        (Some(vec![json!("big:latest")]), json!([])),
+        "what it may not use is not shown"
+    );
+    assert_eq!(names(&of_smart), Some(Vec::new()));
+    assert_eq!(of_smart["aliases"][0]["name"], "smart:latest");
     assert_eq!(code(&only_big, request("smart")).await, (502, "failed".to_owned()), "nor does an alias that is not its own");
     assert_eq!(asked(&small), 0);
     assert_eq!(code(&smart, request("smart")).await.0, 200, "who may use an alias may use what stands behind it");

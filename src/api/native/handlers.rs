@@ -5,7 +5,7 @@ use axum::extract::State as From;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::types::{Detached, GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
+use super::types::{Alias, Detached, GenerateRequest, GenerateResponse, Model, ModelList, Unavailable};
 use super::{convert, envelope, stream};
 use crate::api::body;
 use crate::api::middleware::auth::Who;
@@ -149,13 +149,16 @@ fn accepts_events(headers: &HeaderMap) -> bool {
 
 /// List models
 ///
-/// What can be asked for now, on every backend.
+/// What the caller can ask for now, on every backend; what its key may not use is left out.
 #[utoipa::path(get, path = "/models", tag = "native", responses((status = 200, description = "The models", body = ModelList)))]
-pub async fn models(From(state): From<State>) -> Json<ModelList> {
+pub async fn models(From(state): From<State>, Who(who): Who) -> Json<ModelList> {
     let registry = state.gateway.registry();
+    let mut models = registry.list();
+    models.retain(|view| who.may_use(&view.model.name));
     let unavailable = |entry: &std::sync::Arc<Entry>| Some(Unavailable { backend: entry.backend.name().to_owned(), reason: entry.down()? });
     Json(ModelList {
-        models: registry.list().into_iter().map(model).collect(),
+        models: models.into_iter().map(model).collect(),
+        aliases: state.gateway.aliases(&who).into_iter().map(|(name, models)| Alias { name, models }).collect(),
         unavailable: registry.entries().iter().filter_map(unavailable).collect(),
     })
 }

@@ -245,6 +245,8 @@ pub struct Token<'a> {
 #[derive(Serialize, ToSchema)]
 pub struct ModelList {
     pub models: Vec<Model>,
+    /// Names that stand for models, one after the other.
+    pub aliases: Vec<Alias>,
     /// Backends that could not be asked, each with the reason.
     pub unavailable: Vec<Unavailable>,
 }
@@ -269,6 +271,14 @@ pub struct Model {
     pub digest: Option<String>,
     /// Whether the weights are in memory now.
     pub loaded: bool,
+}
+
+/// A name that stands for models.
+#[derive(Serialize, ToSchema)]
+pub struct Alias {
+    pub name: String,
+    /// In the order in which they are tried.
+    pub models: Vec<String>,
 }
 
 /// A backend that could not be asked.

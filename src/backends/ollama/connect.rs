@@ -11,6 +11,7 @@ use http::Uri;
 use tower_service::Service;
 
 use super::address::Address;
+use crate::domain::span;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -60,7 +61,8 @@ pub fn explain(error: &(dyn StdError + 'static), address: &Address, patience: Du
     match chain(error).find_map(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => format!("{place} refuses connections: is Ollama running there?"),
         Some(io::ErrorKind::TimedOut) => {
-            format!("no connection to {place} within {patience:?}: is the address right, and nothing in between?")
+            let patience = span::format(patience);
+            format!("no connection to {place} within {patience}: is the address right, and nothing in between?")
         }
         _ => format!("no connection to {place} ({})", root(error)),
     }

@@ -81,6 +81,13 @@ impl Aliases {
         self.0.contains_key(name.canonical())
     }
 
+    /// The chains whose names may be used, sorted, each with the models of its steps.
+    pub fn for_whom(&self, may_use: impl Fn(&ModelName) -> bool) -> Vec<(String, Vec<String>)> {
+        let models = |name: &str| self.0[name].iter().map(|step| step.model.to_string()).collect();
+        let usable = |name: &&str| ModelName::parse(name).is_ok_and(|name| may_use(&name));
+        self.names().into_iter().filter(usable).map(|name| (name.to_owned(), models(name))).collect()
+    }
+
     /// The names that stand for chains, in their one spelling, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
