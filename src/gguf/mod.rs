@@ -9,6 +9,7 @@ mod cursor;
 mod error;
 mod kind;
 mod metadata;
+pub mod quants;
 mod read;
 #[cfg(test)]
 mod tests;

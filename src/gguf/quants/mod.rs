@@ -1,0 +1,86 @@
+//! Packing numbers into ggml's storage formats and back.
+//!
+//! [`encode`] promises the bytes that llama.cpp's `ggml_quantize_chunk` (x86-64) writes for the same numbers, on every machine:
+//! each format's search for scales is done in ggml's order of operations, one lane of a vector per group, never with fused
+//! multiply-adds. [`decode`] promises ggml's numbers to the bit. Both run on the calling thread and allocate nothing; callers
+//! spread rows over threads. Nothing panics on any bytes or numbers; infinities and NaN are packed as something. Formats that
+//! ggml has and this module cannot pack are told by [`can_encode`].
+
+#![expect(clippy::inline_always, reason = "a body must become part of the caller that is compiled for an instruction set")]
+#![expect(clippy::float_cmp, reason = "the same bytes as ggml come only from the same comparisons")]
+
+mod check;
+mod floats;
+mod simple;
+mod unpack;
+
+use super::TensorKind;
+
+/// Why numbers could not be packed or unpacked: always a mistake of the caller or a format that is not supported.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    #[error("{kind} cannot be written here; the formats that can are {}", encodable())]
+    CannotEncode { kind: TensorKind },
+    #[error("{kind} cannot be read here; convert the model again from its source")]
+    CannotDecode { kind: TensorKind },
+    #[error("rows of {row_len} numbers are no whole number of {kind} blocks of {}", kind.block_size())]
+    RowLength { kind: TensorKind, row_len: usize },
+    #[error("{count} numbers are no whole number of rows of {row_len}")]
+    NotWholeRows { count: usize, row_len: usize },
+    #[error("{numbers} numbers as {kind} need another number of bytes than {bytes}")]
+    Size { kind: TensorKind, numbers: usize, bytes: usize },
+    #[error("the importance matrix has {found} values for rows of {row_len} numbers")]
+    ImportanceLength { found: usize, row_len: usize },
+}
+
+/// Names of what [`can_encode`] can, for messages.
+fn encodable() -> String {
+    let names: Vec<_> = TensorKind::ALL.iter().filter(|kind| can_encode(**kind)).map(|kind| kind.name()).collect();
+    names.join(", ")
+}
+
+/// Whether [`encode`] can write this format. All of them can be read by [`decode`].
+#[must_use]
+pub fn can_encode(kind: TensorKind) -> bool {
+    use TensorKind as K;
+    matches!(kind, K::F32 | K::F16 | K::BF16 | K::Q4_0 | K::Q4_1 | K::Q5_0 | K::Q5_1 | K::Q8_0)
+}
+
+/// Packs whole rows of `row_len` numbers into `out`, which must have exactly the room they take. `importance` weighs the columns of a row
+/// (`row_len` values, one row of an importance matrix); formats that have no use for it ignore it, as ggml does.
+///
+/// # Errors
+/// When the format cannot be written, or when lengths do not agree.
+pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), Error> {
+    check::encode(kind, numbers.len(), row_len, importance.map(<[f32]>::len), out.len())?;
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    match kind {
+        TensorKind::F32 => floats::encode_f32(numbers, out),
+        TensorKind::F16 => floats::encode_f16(numbers, out),
+        TensorKind::BF16 => floats::encode_bf16(numbers, out),
+        TensorKind::Q4_0 => simple::encode_q4_0(numbers, out),
+        TensorKind::Q4_1 => simple::encode_q4_1(numbers, out),
+        TensorKind::Q5_0 => simple::encode_q5_0(numbers, out),
+        TensorKind::Q5_1 => simple::encode_q5_1(numbers, out),
+        TensorKind::Q8_0 => simple::encode_q8_0(numbers, out),
+        _ => return Err(Error::CannotEncode { kind }),
+    }
+    Ok(())
+}
+
+/// Unpacks blocks. `out` must have exactly as many places as there are numbers in `bytes`.
+///
+/// # Errors
+/// When the format cannot be read, or when lengths do not agree.
+pub fn decode(kind: TensorKind, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+    check::decode(kind, bytes.len(), out.len())?;
+    match kind {
+        TensorKind::F32 => floats::decode_f32(bytes, out),
+        TensorKind::F16 => floats::decode_f16(bytes, out),
+        TensorKind::BF16 => floats::decode_bf16(bytes, out),
+        _ => unpack::decode(kind, bytes, out)?,
+    }
+    Ok(())
+}
