@@ -6,15 +6,26 @@
 //! spread rows over threads. Nothing panics on any bytes or numbers; infinities and NaN are packed as something. Formats that
 //! ggml has and this module cannot pack are told by [`can_encode`].
 
+#![expect(unsafe_code, reason = "calls into functions compiled for features that have just been seen")]
+#![expect(clippy::needless_range_loop, reason = "loops over lanes index several arrays alike, and become vectors")]
 #![expect(clippy::inline_always, reason = "a body must become part of the caller that is compiled for an instruction set")]
 #![expect(clippy::float_cmp, reason = "the same bytes as ggml come only from the same comparisons")]
 
+mod affine;
 mod check;
 mod floats;
+mod isa;
+mod k_affine;
+mod k_symmetric;
+mod lanes;
+mod scales;
 mod simple;
+mod symmetric;
 mod unpack;
+mod weights;
 
 use super::TensorKind;
+use weights::Importance;
 
 /// Why numbers could not be packed or unpacked: always a mistake of the caller or a format that is not supported.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -43,7 +54,7 @@ fn encodable() -> String {
 #[must_use]
 pub fn can_encode(kind: TensorKind) -> bool {
     use TensorKind as K;
-    matches!(kind, K::F32 | K::F16 | K::BF16 | K::Q4_0 | K::Q4_1 | K::Q5_0 | K::Q5_1 | K::Q8_0)
+    matches!(kind, K::F32 | K::F16 | K::BF16 | K::Q4_0 | K::Q4_1 | K::Q5_0 | K::Q5_1 | K::Q8_0 | K::Q4_K | K::Q5_K | K::Q6_K)
 }
 
 /// Packs whole rows of `row_len` numbers into `out`, which must have exactly the room they take. `importance` weighs the columns of a row
@@ -56,6 +67,23 @@ pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Opt
     if numbers.is_empty() {
         return Ok(());
     }
+    match importance {
+        Some(importance) => weighted(kind, numbers, Importance(importance), out),
+        None => plain(kind, numbers, out),
+    }
+}
+
+fn weighted(kind: TensorKind, numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) -> Result<(), Error> {
+    match kind {
+        TensorKind::Q4_K => k_affine::encode_q4_k_weighted(numbers, importance, out),
+        TensorKind::Q5_K => k_affine::encode_q5_k_weighted(numbers, importance, out),
+        TensorKind::Q6_K => k_symmetric::encode_q6_k_weighted(numbers, importance, out),
+        _ => return plain(kind, numbers, out),
+    }
+    Ok(())
+}
+
+fn plain(kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<(), Error> {
     match kind {
         TensorKind::F32 => floats::encode_f32(numbers, out),
         TensorKind::F16 => floats::encode_f16(numbers, out),
@@ -65,6 +93,9 @@ pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Opt
         TensorKind::Q5_0 => simple::encode_q5_0(numbers, out),
         TensorKind::Q5_1 => simple::encode_q5_1(numbers, out),
         TensorKind::Q8_0 => simple::encode_q8_0(numbers, out),
+        TensorKind::Q4_K => k_affine::encode_q4_k(numbers, out),
+        TensorKind::Q5_K => k_affine::encode_q5_k(numbers, out),
+        TensorKind::Q6_K => k_symmetric::encode_q6_k(numbers, out),
         _ => return Err(Error::CannotEncode { kind }),
     }
     Ok(())
