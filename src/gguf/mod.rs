@@ -5,14 +5,18 @@
 //! and an [`Error`] says what is wrong and at which byte. After a successful read every tensor lies within the file.
 //! It does not unpack weights, and it does not judge whether a model can be run: that is `lm`'s.
 
+pub mod choose;
 mod cursor;
 mod error;
+pub mod file_type;
 mod kind;
+pub mod layout;
 mod metadata;
 pub mod quants;
 mod read;
 #[cfg(test)]
 mod tests;
+mod write;
 #[cfg(test)]
 pub(crate) mod writer;
 
