@@ -9,6 +9,7 @@ pub mod choose;
 mod cursor;
 mod error;
 pub mod file_type;
+pub mod imatrix;
 mod kind;
 pub mod layout;
 mod metadata;
