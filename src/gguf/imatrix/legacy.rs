@@ -56,7 +56,9 @@ fn entry<R: Read>(cursor: &mut Cursor<R>, imatrix: &mut Imatrix) -> Result<(), E
     if measurements > 0 {
         #[expect(clippy::cast_precision_loss, reason = "as llama.cpp divides")]
         let measurements = measurements as f32;
-        values.iter_mut().for_each(|value| *value /= measurements);
+        for value in &mut values {
+            *value /= measurements;
+        }
     }
     imatrix.insert(name, values)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::super::{Error as GgufError, Header, Metadata, TensorInfo, TensorKind};
+use super::super::{Error as GgufError, Header, Metadata, Strings, TensorInfo, TensorKind};
 use super::{Error, Imatrix, broken};
 
 /// The tensors of one entry.
@@ -28,7 +28,7 @@ fn about(metadata: &Metadata) -> Result<Imatrix, Error> {
     for key in ["imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"] {
         metadata.get(key).ok_or(Error::NoMetadata { key })?;
     }
-    let datasets = metadata.strings("imatrix.datasets").into_iter().flat_map(|all| all.iter());
+    let datasets = metadata.strings("imatrix.datasets").into_iter().flat_map(Strings::iter);
     Ok(Imatrix {
         datasets: datasets.map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
         chunks: metadata.u32("imatrix.chunk_count").unwrap_or(0),
@@ -72,7 +72,9 @@ fn values<R: Read + Seek>(reader: &mut R, name: &str, parts: &Parts<'_>) -> Resu
 /// Where nothing was measured, as for an expert that was never asked, all columns matter alike.
 fn divide(values: &mut [f32], count: f32) {
     if count > 0.0 {
-        values.iter_mut().for_each(|value| *value /= count);
+        for value in values {
+            *value /= count;
+        }
     } else {
         values.fill(1.0);
     }

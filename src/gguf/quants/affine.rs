@@ -147,14 +147,24 @@ impl Search {
         sum
     }
 
-    /// The quants of the best guess of one group. They are rarely needed: only where the scale is rounded to nothing.
+    /// As [`Search::quants_of`], where it is rarely needed: only where a scale is rounded to nothing.
     #[cold]
     #[inline(never)]
     pub(super) fn quants(&self, found: &Found, lane: usize, numbers: &[f32], out: &mut [u8]) {
+        self.quants_of(found, lane, numbers, out);
+    }
+
+    /// The quants of the best guess of one group.
+    #[inline(always)]
+    pub(super) fn quants_of(&self, found: &Found, lane: usize, numbers: &[f32], out: &mut [u8]) {
+        if found.flat[lane] {
+            out.fill(0);
+            return;
+        }
+        let (inverse, origin, first) = (found.inverse[lane], found.origin[lane], found.first[lane]);
         for (out, number) in out.iter_mut().zip(numbers) {
-            let v = found.inverse[lane] * (number - found.origin[lane]);
-            let quant = if found.first[lane] { nearest(v).min(self.most).max(0) } else { self.quant(v) };
-            *out = if found.flat[lane] { 0 } else { byte(quant) };
+            let v = inverse * (number - origin);
+            *out = byte(if first { nearest(v).min(self.most).max(0) } else { self.quant(v) });
         }
     }
 }

@@ -19,8 +19,8 @@ const PASS: usize = LANES * GROUP;
 
 const PLAIN_4: Search = Search { most: 15, start: -1.0, delta: 0.1, steps: 20, absolute: false, careful: false };
 const PLAIN_5: Search = Search { most: 31, start: -0.5, delta: 0.1, steps: 15, absolute: false, careful: false };
-const WEIGHTED_4: Search = Search { most: 15, ..WEIGHTED_5 };
-const WEIGHTED_5: Search = Search { most: 31, start: -0.9, delta: 0.05, steps: 36, absolute: false, careful: true };
+pub(super) const WEIGHTED_4: Search = Search { most: 15, ..WEIGHTED_5 };
+pub(super) const WEIGHTED_5: Search = Search { most: 31, start: -0.9, delta: 0.05, steps: 36, absolute: false, careful: true };
 
 for_each_isa! {
     pub(super) fn encode_q4_k(numbers: &[f32], out: &mut [u8]) {

@@ -2,9 +2,9 @@
 
 use super::floats::{from_half, half};
 use super::isa::for_each_isa;
-use super::lanes::{Groups, LANES, Lane, ZERO, byte, nearest, side_by_side};
+use super::lanes::{Groups, LANES, ZERO, byte, nearest, side_by_side};
 use super::symmetric::{Found, NOTHING, search};
-use super::weights::Importance;
+use super::weights::{Importance, by_square};
 
 /// Numbers in a super-block.
 const SIZE: usize = 256;
@@ -15,13 +15,7 @@ const MOST_6: i32 = 32;
 
 for_each_isa! {
     pub(super) fn encode_q6_k(numbers: &[f32], out: &mut [u8]) {
-        q6_k(numbers, out, |x, weights, _| {
-            for i in 0..GROUP {
-                for k in 0..LANES {
-                    weights[i][k] = x[i][k] * x[i][k];
-                }
-            }
-        });
+        q6_k(numbers, out, |x, weights, _| by_square(x, weights));
     }
 
     pub(super) fn encode_q6_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
@@ -54,7 +48,7 @@ pub(super) fn multiply<const N: usize>(x: &Groups<N>, weights: &Groups<N>, produ
 
 /// The scale of largest magnitude, the first of equals.
 #[inline(always)]
-pub(super) fn extreme(scales: &Lane) -> f32 {
+pub(super) fn extreme(scales: &[f32]) -> f32 {
     scales.iter().fold(0.0, |extreme: f32, scale| if scale.abs() > extreme.abs() { *scale } else { extreme })
 }
 

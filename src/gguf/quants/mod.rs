@@ -12,11 +12,15 @@
 #![expect(clippy::float_cmp, reason = "the same bytes as ggml come only from the same comparisons")]
 
 mod affine;
+mod block_weighted;
 mod check;
+mod curve;
 mod floats;
 mod isa;
 mod k_affine;
+mod k_affine_2;
 mod k_symmetric;
+mod k_symmetric_3;
 mod lanes;
 mod scales;
 mod simple;
@@ -54,7 +58,9 @@ fn encodable() -> String {
 #[must_use]
 pub fn can_encode(kind: TensorKind) -> bool {
     use TensorKind as K;
-    matches!(kind, K::F32 | K::F16 | K::BF16 | K::Q4_0 | K::Q4_1 | K::Q5_0 | K::Q5_1 | K::Q8_0 | K::Q4_K | K::Q5_K | K::Q6_K)
+    let is_block = matches!(kind, K::Q4_0 | K::Q4_1 | K::Q5_0 | K::Q5_1 | K::Q8_0 | K::IQ4_NL);
+    let is_super_block = matches!(kind, K::Q2_K | K::Q3_K | K::Q4_K | K::Q5_K | K::Q6_K | K::IQ4_XS);
+    matches!(kind, K::F32 | K::F16 | K::BF16) || is_block || is_super_block
 }
 
 /// Packs whole rows of `row_len` numbers into `out`, which must have exactly the room they take. `importance` weighs the columns of a row
@@ -75,6 +81,14 @@ pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Opt
 
 fn weighted(kind: TensorKind, numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) -> Result<(), Error> {
     match kind {
+        TensorKind::Q4_0 => block_weighted::encode_q4_0_weighted(numbers, importance, out),
+        TensorKind::Q4_1 => block_weighted::encode_q4_1_weighted(numbers, importance, out),
+        TensorKind::Q5_0 => block_weighted::encode_q5_0_weighted(numbers, importance, out),
+        TensorKind::Q5_1 => block_weighted::encode_q5_1_weighted(numbers, importance, out),
+        TensorKind::Q2_K => k_affine_2::encode_q2_k_weighted(numbers, importance, out),
+        TensorKind::Q3_K => k_symmetric_3::encode_q3_k_weighted(numbers, importance, out),
+        TensorKind::IQ4_NL => curve::encode_iq4_nl_weighted(numbers, importance, out),
+        TensorKind::IQ4_XS => curve::encode_iq4_xs_weighted(numbers, importance, out),
         TensorKind::Q4_K => k_affine::encode_q4_k_weighted(numbers, importance, out),
         TensorKind::Q5_K => k_affine::encode_q5_k_weighted(numbers, importance, out),
         TensorKind::Q6_K => k_symmetric::encode_q6_k_weighted(numbers, importance, out),
@@ -93,6 +107,10 @@ fn plain(kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<(), Error>
         TensorKind::Q5_0 => simple::encode_q5_0(numbers, out),
         TensorKind::Q5_1 => simple::encode_q5_1(numbers, out),
         TensorKind::Q8_0 => simple::encode_q8_0(numbers, out),
+        TensorKind::Q2_K => k_affine_2::encode_q2_k(numbers, out),
+        TensorKind::Q3_K => k_symmetric_3::encode_q3_k(numbers, out),
+        TensorKind::IQ4_NL => curve::encode_iq4_nl(numbers, out),
+        TensorKind::IQ4_XS => curve::encode_iq4_xs(numbers, out),
         TensorKind::Q4_K => k_affine::encode_q4_k(numbers, out),
         TensorKind::Q5_K => k_affine::encode_q5_k(numbers, out),
         TensorKind::Q6_K => k_symmetric::encode_q6_k(numbers, out),

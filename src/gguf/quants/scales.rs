@@ -82,3 +82,38 @@ pub(super) fn pack_six_bits(scales: &[u8; 8], leasts: &[u8; 8], out: &mut [u8]) 
         out[j + 8] = scales[j + 4] & 15 | (leasts[j + 4] & 15) << 4;
     }
 }
+
+/// Fits `x` of either sign by `scale * quant`, minding `weights`, with quants from `-most` up, which are stored from zero up;
+/// returns the scale.
+#[inline(always)]
+pub(super) fn fit_signed(most: i32, x: &[f32], weights: &[f32], quants: &mut [u8]) -> f32 {
+    let extreme = x.iter().fold(0.0, |extreme: f32, v| if v.abs() > extreme.abs() { *v } else { extreme });
+    if extreme.abs() < NOTHING {
+        quants.fill(0);
+        return 0.0;
+    }
+    let quant = |inverse: f32, v: f32| nearest(inverse * v).min(most - 1).max(-most);
+    let sums = |inverse: f32| {
+        x.iter().zip(weights).fold((0.0, 0.0), |(product, square), (x, w)| {
+            let quant = float(quant(inverse, *x));
+            (product + w * x * quant, square + w * quant * quant)
+        })
+    };
+    let mut inverse = -float(most) / extreme;
+    let (product, square) = sums(inverse);
+    let mut scale = if square == 0.0 { 0.0 } else { product / square };
+    let mut best = scale * product;
+    for step in (-9..=9).filter(|step| *step != 0) {
+        let guess = -(float(most) + 0.1 * float(step)) / extreme;
+        let (product, square) = sums(guess);
+        if square > 0.0 && product * product > best * square {
+            scale = product / square;
+            best = scale * product;
+            inverse = guess;
+        }
+    }
+    for (stored, x) in quants.iter_mut().zip(x) {
+        *stored = byte(quant(inverse, *x) + most);
+    }
+    scale
+}

@@ -3,7 +3,7 @@
 use super::floats::half;
 
 /// Numbers in a block.
-const SIZE: usize = 32;
+pub(super) const SIZE: usize = 32;
 
 type Block = [f32; SIZE];
 

@@ -14,7 +14,7 @@ pub(super) struct Found {
 
 /// The number of largest magnitude of each group, the first of equals, and that magnitude.
 #[inline(always)]
-fn extremes<const N: usize>(x: &Groups<N>) -> (Lane, Lane) {
+pub(super) fn extremes<const N: usize>(x: &Groups<N>) -> (Lane, Lane) {
     let (mut extreme, mut magnitude) = (ZERO, ZERO);
     for x in x {
         for k in 0..LANES {
@@ -87,4 +87,71 @@ impl Found {
             *out = if self.empty[lane] { 0 } else { byte(quant) };
         }
     }
+}
+
+/// What [`descend`] finds.
+pub(super) struct Descended {
+    pub(super) scale: Lane,
+    /// From zero up; all zero where the group is nothing.
+    pub(super) quants: Vec16,
+}
+
+/// Quants of sixteen groups of sixteen.
+type Vec16 = [[u8; LANES]; 16];
+
+/// Starts from the scale that takes the largest number to `-most` and moves single quants while that makes the fit better.
+#[inline(always)]
+pub(super) fn descend(most: i32, x: &Groups<16>) -> Descended {
+    let (extreme, magnitude) = extremes(x);
+    let (mut product, mut square, mut quants) = (ZERO, ZERO, [ZERO; 16]);
+    for i in 0..16 {
+        for k in 0..LANES {
+            let quant = clamp(nearest_small(-float(most) / extreme[k] * x[i][k]), -float(most), float(most) - 1.0);
+            let weight = x[i][k] * x[i][k];
+            quants[i][k] = quant;
+            product[k] += weight * x[i][k] * quant;
+            square[k] += weight * quant * quant;
+        }
+    }
+    for _ in 0..5 {
+        let mut moved = false;
+        for (x, quants) in x.iter().zip(&mut quants) {
+            moved |= improve(most, x, quants, &mut product, &mut square);
+        }
+        if !moved {
+            break;
+        }
+    }
+    let mut found = Descended { scale: ZERO, quants: [[0; LANES]; 16] };
+    for k in 0..LANES {
+        let empty = magnitude[k] < NOTHING;
+        found.scale[k] = if empty || square[k] <= 0.0 { 0.0 } else { product[k] / square[k] };
+        for i in 0..16 {
+            #[expect(clippy::cast_possible_truncation, reason = "a quant")]
+            let quant = quants[i][k] as i32;
+            found.quants[i][k] = if empty { 0 } else { byte(quant + most) };
+        }
+    }
+    found
+}
+
+/// Moves one quant of each group where that makes its fit better; tells whether any was moved.
+#[inline(always)]
+fn improve(most: i32, x: &Lane, quants: &mut Lane, product: &mut Lane, square: &mut Lane) -> bool {
+    let mut moved = [0; LANES];
+    for k in 0..LANES {
+        let weight = x[k] * x[k];
+        let others = product[k] - weight * x[k] * quants[k];
+        let others_squared = square[k] - weight * quants[k] * quants[k];
+        let new = float(nearest(x[k] * others_squared / others).min(most - 1).max(-most));
+        let new_product = others + weight * x[k] * new;
+        let new_square = others_squared + weight * new * new;
+        let gains = new_product * new_product * square[k] > product[k] * product[k] * new_square;
+        let better = others > 0.0 && new != quants[k] && new_square > 0.0 && gains;
+        quants[k] = if better { new } else { quants[k] };
+        product[k] = if better { new_product } else { product[k] };
+        square[k] = if better { new_square } else { square[k] };
+        moved[k] = i32::from(better);
+    }
+    moved.iter().any(|moved| *moved != 0)
 }

@@ -73,3 +73,35 @@ pub(super) fn sum_of_squares(numbers: &[f32]) -> f32 {
 fn size(count: usize) -> f32 {
     float(count as i32)
 }
+
+/// The number's magnitude.
+#[inline(always)]
+pub(super) fn by_size<const N: usize>(x: &Groups<N>, weights: &mut Groups<N>) {
+    for (x, w) in x.iter().zip(weights) {
+        for k in 0..LANES {
+            w[k] = x[k].abs();
+        }
+    }
+}
+
+/// The number's square.
+#[inline(always)]
+pub(super) fn by_square<const N: usize>(x: &Groups<N>, weights: &mut Groups<N>) {
+    for (x, w) in x.iter().zip(weights) {
+        for k in 0..LANES {
+            w[k] = x[k] * x[k];
+        }
+    }
+}
+
+/// The sum of each group's weights.
+#[inline(always)]
+pub(super) fn sums<const N: usize>(weights: &Groups<N>) -> Lane {
+    let mut sums = ZERO;
+    for w in weights {
+        for k in 0..LANES {
+            sums[k] += w[k];
+        }
+    }
+    sums
+}
