@@ -25,6 +25,8 @@ mod lanes;
 mod scales;
 mod simple;
 mod symmetric;
+#[cfg(test)]
+mod tests;
 mod unpack;
 mod weights;
 

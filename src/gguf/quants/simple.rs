@@ -46,8 +46,8 @@ fn inverse(scale: f32) -> f32 {
 fn extreme(block: &Block) -> f32 {
     let (least, most) = range(block, 0.0, 0.0);
     if most == -least {
-        // Both signs reach it: the first decides.
-        return block.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+        // Both signs reach it: the first decides. A zero of either sign is no number of any magnitude.
+        return block.iter().copied().find(|v| v.abs() == most && *v != 0.0).unwrap_or(0.0);
     }
     if most > -least { most } else { least }
 }
