@@ -31,8 +31,8 @@ pub(super) fn importance(row: usize, seed: u64) -> Vec<f32> {
 }
 
 pub(super) fn digest(bytes: &[u8]) -> String {
-    let hash = Sha256::digest(bytes);
-    hash.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+    let hash = format!("{:x}", Sha256::digest(bytes));
+    hash[..20].to_owned()
 }
 
 /// What `tests/golden/quants.py` wrote.

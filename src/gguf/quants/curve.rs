@@ -24,19 +24,19 @@ const LEAST: f32 = -127.0;
 
 for_each_isa! {
     pub(super) fn encode_iq4_nl(numbers: &[f32], out: &mut [u8]) {
-        each_pass::<18>(numbers, out, LANES, None, |scales, numbers, out| nl(scales, numbers, out));
+        each_pass::<18>(numbers, out, LANES, None, nl);
     }
 
     pub(super) fn encode_iq4_nl_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        each_pass::<18>(numbers, out, LANES, Some((importance, SIZE)), |scales, numbers, out| nl(scales, numbers, out));
+        each_pass::<18>(numbers, out, LANES, Some((importance, SIZE)), nl);
     }
 
     pub(super) fn encode_iq4_xs(numbers: &[f32], out: &mut [u8]) {
-        each_pass::<136>(numbers, out, PASS / SUPER, None, |scales, numbers, out| xs(scales, numbers, out));
+        each_pass::<136>(numbers, out, PASS / SUPER, None, xs);
     }
 
     pub(super) fn encode_iq4_xs_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        each_pass::<136>(numbers, out, PASS / SUPER, Some((importance, SUPER)), |scales, numbers, out| xs(scales, numbers, out));
+        each_pass::<136>(numbers, out, PASS / SUPER, Some((importance, SUPER)), xs);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The formats of one number a block, and the half-precision numbers that all blocks begin with.
 
+use super::isa::for_each_isa;
+
 /// The nearest number of half precision, ties to even; beyond its range infinity, and one NaN for all.
 #[inline(always)]
 pub(super) fn half(number: f32) -> u16 {
@@ -44,38 +46,40 @@ fn low16(bits: u32) -> u16 {
     bits as u16
 }
 
-pub(super) fn encode_f32(numbers: &[f32], out: &mut [u8]) {
-    for (bytes, number) in out.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
-        *bytes = number.to_le_bytes();
+for_each_isa! {
+    pub(super) fn encode_f32(numbers: &[f32], out: &mut [u8]) {
+        for (bytes, number) in out.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+            *bytes = number.to_le_bytes();
+        }
     }
-}
 
-pub(super) fn encode_f16(numbers: &[f32], out: &mut [u8]) {
-    for (bytes, number) in out.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
-        *bytes = half(*number).to_le_bytes();
+    pub(super) fn encode_f16(numbers: &[f32], out: &mut [u8]) {
+        for (bytes, number) in out.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+            *bytes = half(*number).to_le_bytes();
+        }
     }
-}
 
-pub(super) fn encode_bf16(numbers: &[f32], out: &mut [u8]) {
-    for (bytes, number) in out.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
-        *bytes = bf16(*number).to_le_bytes();
+    pub(super) fn encode_bf16(numbers: &[f32], out: &mut [u8]) {
+        for (bytes, number) in out.as_chunks_mut::<2>().0.iter_mut().zip(numbers) {
+            *bytes = bf16(*number).to_le_bytes();
+        }
     }
-}
 
-pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, number) in bytes.as_chunks::<4>().0.iter().zip(out) {
-        *number = f32::from_le_bytes(*bytes);
+    pub(super) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
+        for (bytes, number) in bytes.as_chunks::<4>().0.iter().zip(out) {
+            *number = f32::from_le_bytes(*bytes);
+        }
     }
-}
 
-pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, number) in bytes.as_chunks::<2>().0.iter().zip(out) {
-        *number = from_half(u16::from_le_bytes(*bytes));
+    pub(super) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
+        for (bytes, number) in bytes.as_chunks::<2>().0.iter().zip(out) {
+            *number = from_half(u16::from_le_bytes(*bytes));
+        }
     }
-}
 
-pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
-    for (bytes, number) in bytes.as_chunks::<2>().0.iter().zip(out) {
-        *number = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+    pub(super) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
+        for (bytes, number) in bytes.as_chunks::<2>().0.iter().zip(out) {
+            *number = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+        }
     }
 }

@@ -3,11 +3,61 @@
 //! Nothing here changes a result: the same operations happen in the same order, only more of them at once. Fused multiply-adds
 //! are never made, because Rust does not contract operations by itself.
 
-/// Defines functions whose bodies, and everything `inline(always)` in them, are compiled for each instruction set.
+/// An instruction set that packing is compiled for. Only [`Isa::available`] makes one, so that having it proves the machine has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Isa(pub(super) Level);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// What every machine of its kind has (SSE2, NEON).
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// The best one of this machine.
+    pub(super) fn detect() -> Self {
+        let [portable, avx2, avx512] = Self::available();
+        avx512.or(avx2).or(portable).unwrap_or(Self(Level::Portable))
+    }
+
+    /// Those of this machine, the best one last.
+    pub(super) fn available() -> [Option<Self>; 3] {
+        [Some(Self(Level::Portable)), Self::avx2(), Self::avx512()]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx2() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Self(Level::Avx2))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx512() -> Option<Self> {
+        let all = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        let all = all && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq");
+        all.then_some(Self(Level::Avx512))
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn avx2() -> Option<Self> {
+        None
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn avx512() -> Option<Self> {
+        None
+    }
+}
+
+/// Defines functions that take an [`Isa`] first, and whose bodies, with everything `inline(always)` in them, are compiled for each.
 macro_rules! for_each_isa {
     ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block)+) => { $(
         $(#[$doc])*
-        $vis fn $name($($arg: $type),*) {
+        $vis fn $name(isa: $crate::gguf::quants::isa::Isa, $($arg: $type),*) {
+            use $crate::gguf::quants::isa::Level;
             #[inline(always)]
             fn generic($($arg: $type),*) $body
             #[cfg(target_arch = "x86_64")]
@@ -20,20 +70,15 @@ macro_rules! for_each_isa {
             fn avx512($($arg: $type),*) {
                 generic($($arg),*);
             }
-            #[cfg(target_arch = "x86_64")]
-            {
-                let all = is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512dq");
-                if all && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
-                    // SAFETY: the features have just been seen.
-                    return unsafe { avx512($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: as above.
-                    return unsafe { avx2($($arg),*) };
-                }
+            match isa.0 {
+                Level::Portable => generic($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: an `Isa` is made only after its features have been seen.
+                Level::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Level::Avx512 => unsafe { avx512($($arg),*) },
             }
-            // What remains has no features beyond those of every machine of its kind (SSE2, NEON).
-            generic($($arg),*);
         }
     )+ };
 }

@@ -32,7 +32,7 @@ for_each_isa! {
                     return;
                 }
                 for (quant, number) in quants.iter_mut().zip(numbers) {
-                    *quant = byte(nearest(number / scale).min(MOST - 1).max(-MOST) + MOST);
+                    *quant = byte(nearest(number / scale).clamp(-MOST, MOST - 1) + MOST);
                 }
             });
         }

@@ -31,6 +31,7 @@ mod unpack;
 mod weights;
 
 use super::TensorKind;
+use isa::Isa;
 use weights::Importance;
 
 /// Why numbers could not be packed or unpacked: always a mistake of the caller or a format that is not supported.
@@ -75,47 +76,52 @@ pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Opt
     if numbers.is_empty() {
         return Ok(());
     }
+    encode_on(Isa::detect(), kind, numbers, importance, out)
+}
+
+/// Packs what has been checked, with the instructions of `isa`.
+fn encode_on(isa: Isa, kind: TensorKind, numbers: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), Error> {
     match importance {
-        Some(importance) => weighted(kind, numbers, Importance(importance), out),
-        None => plain(kind, numbers, out),
+        Some(importance) => weighted(isa, kind, numbers, Importance(importance), out),
+        None => plain(isa, kind, numbers, out),
     }
 }
 
-fn weighted(kind: TensorKind, numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) -> Result<(), Error> {
+fn weighted(isa: Isa, kind: TensorKind, numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) -> Result<(), Error> {
     match kind {
-        TensorKind::Q4_0 => block_weighted::encode_q4_0_weighted(numbers, importance, out),
-        TensorKind::Q4_1 => block_weighted::encode_q4_1_weighted(numbers, importance, out),
-        TensorKind::Q5_0 => block_weighted::encode_q5_0_weighted(numbers, importance, out),
-        TensorKind::Q5_1 => block_weighted::encode_q5_1_weighted(numbers, importance, out),
-        TensorKind::Q2_K => k_affine_2::encode_q2_k_weighted(numbers, importance, out),
-        TensorKind::Q3_K => k_symmetric_3::encode_q3_k_weighted(numbers, importance, out),
-        TensorKind::IQ4_NL => curve::encode_iq4_nl_weighted(numbers, importance, out),
-        TensorKind::IQ4_XS => curve::encode_iq4_xs_weighted(numbers, importance, out),
-        TensorKind::Q4_K => k_affine::encode_q4_k_weighted(numbers, importance, out),
-        TensorKind::Q5_K => k_affine::encode_q5_k_weighted(numbers, importance, out),
-        TensorKind::Q6_K => k_symmetric::encode_q6_k_weighted(numbers, importance, out),
-        _ => return plain(kind, numbers, out),
+        TensorKind::Q4_0 => block_weighted::encode_q4_0_weighted(isa, numbers, importance, out),
+        TensorKind::Q4_1 => block_weighted::encode_q4_1_weighted(isa, numbers, importance, out),
+        TensorKind::Q5_0 => block_weighted::encode_q5_0_weighted(isa, numbers, importance, out),
+        TensorKind::Q5_1 => block_weighted::encode_q5_1_weighted(isa, numbers, importance, out),
+        TensorKind::Q2_K => k_affine_2::encode_q2_k_weighted(isa, numbers, importance, out),
+        TensorKind::Q3_K => k_symmetric_3::encode_q3_k_weighted(isa, numbers, importance, out),
+        TensorKind::IQ4_NL => curve::encode_iq4_nl_weighted(isa, numbers, importance, out),
+        TensorKind::IQ4_XS => curve::encode_iq4_xs_weighted(isa, numbers, importance, out),
+        TensorKind::Q4_K => k_affine::encode_q4_k_weighted(isa, numbers, importance, out),
+        TensorKind::Q5_K => k_affine::encode_q5_k_weighted(isa, numbers, importance, out),
+        TensorKind::Q6_K => k_symmetric::encode_q6_k_weighted(isa, numbers, importance, out),
+        _ => return plain(isa, kind, numbers, out),
     }
     Ok(())
 }
 
-fn plain(kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<(), Error> {
+fn plain(isa: Isa, kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<(), Error> {
     match kind {
-        TensorKind::F32 => floats::encode_f32(numbers, out),
-        TensorKind::F16 => floats::encode_f16(numbers, out),
-        TensorKind::BF16 => floats::encode_bf16(numbers, out),
-        TensorKind::Q4_0 => simple::encode_q4_0(numbers, out),
-        TensorKind::Q4_1 => simple::encode_q4_1(numbers, out),
-        TensorKind::Q5_0 => simple::encode_q5_0(numbers, out),
-        TensorKind::Q5_1 => simple::encode_q5_1(numbers, out),
-        TensorKind::Q8_0 => simple::encode_q8_0(numbers, out),
-        TensorKind::Q2_K => k_affine_2::encode_q2_k(numbers, out),
-        TensorKind::Q3_K => k_symmetric_3::encode_q3_k(numbers, out),
-        TensorKind::IQ4_NL => curve::encode_iq4_nl(numbers, out),
-        TensorKind::IQ4_XS => curve::encode_iq4_xs(numbers, out),
-        TensorKind::Q4_K => k_affine::encode_q4_k(numbers, out),
-        TensorKind::Q5_K => k_affine::encode_q5_k(numbers, out),
-        TensorKind::Q6_K => k_symmetric::encode_q6_k(numbers, out),
+        TensorKind::F32 => floats::encode_f32(isa, numbers, out),
+        TensorKind::F16 => floats::encode_f16(isa, numbers, out),
+        TensorKind::BF16 => floats::encode_bf16(isa, numbers, out),
+        TensorKind::Q4_0 => simple::encode_q4_0(isa, numbers, out),
+        TensorKind::Q4_1 => simple::encode_q4_1(isa, numbers, out),
+        TensorKind::Q5_0 => simple::encode_q5_0(isa, numbers, out),
+        TensorKind::Q5_1 => simple::encode_q5_1(isa, numbers, out),
+        TensorKind::Q8_0 => simple::encode_q8_0(isa, numbers, out),
+        TensorKind::Q2_K => k_affine_2::encode_q2_k(isa, numbers, out),
+        TensorKind::Q3_K => k_symmetric_3::encode_q3_k(isa, numbers, out),
+        TensorKind::IQ4_NL => curve::encode_iq4_nl(isa, numbers, out),
+        TensorKind::IQ4_XS => curve::encode_iq4_xs(isa, numbers, out),
+        TensorKind::Q4_K => k_affine::encode_q4_k(isa, numbers, out),
+        TensorKind::Q5_K => k_affine::encode_q5_k(isa, numbers, out),
+        TensorKind::Q6_K => k_symmetric::encode_q6_k(isa, numbers, out),
         _ => return Err(Error::CannotEncode { kind }),
     }
     Ok(())
@@ -127,10 +133,11 @@ fn plain(kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<(), Error>
 /// When the format cannot be read, or when lengths do not agree.
 pub fn decode(kind: TensorKind, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     check::decode(kind, bytes.len(), out.len())?;
+    let isa = Isa::detect();
     match kind {
-        TensorKind::F32 => floats::decode_f32(bytes, out),
-        TensorKind::F16 => floats::decode_f16(bytes, out),
-        TensorKind::BF16 => floats::decode_bf16(bytes, out),
+        TensorKind::F32 => floats::decode_f32(isa, bytes, out),
+        TensorKind::F16 => floats::decode_f16(isa, bytes, out),
+        TensorKind::BF16 => floats::decode_bf16(isa, bytes, out),
         _ => unpack::decode(kind, bytes, out)?,
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The formats whose scale follows from the largest number of a block of 32, without a search.
 
 use super::floats::half;
+use super::isa::for_each_isa;
 
 /// Numbers in a block.
 pub(super) const SIZE: usize = 32;
@@ -79,6 +80,7 @@ fn largest(block: &Block) -> f32 {
     highs.into_iter().fold(0.0, |a, b| if b > a { b } else { a })
 }
 
+#[inline(always)]
 fn blocks<'a, const BYTES: usize>(numbers: &'a [f32], out: &'a mut [u8]) -> impl Iterator<Item = (&'a Block, &'a mut [u8; BYTES])> {
     numbers.as_chunks::<SIZE>().0.iter().zip(out.as_chunks_mut::<BYTES>().0)
 }
@@ -103,60 +105,62 @@ pub(super) fn put_half(number: f32, out: &mut [u8]) {
     out[..2].copy_from_slice(&half(number).to_le_bytes());
 }
 
-pub(super) fn encode_q8_0(numbers: &[f32], out: &mut [u8]) {
-    for (block, out) in blocks::<34>(numbers, out) {
-        let scale = largest(block) / 127.0;
-        let inverse = inverse(scale);
-        put_half(scale, out);
-        for (out, number) in out[2..].iter_mut().zip(block) {
-            *out = byte(round(number * inverse));
+for_each_isa! {
+    pub(super) fn encode_q8_0(numbers: &[f32], out: &mut [u8]) {
+        for (block, out) in blocks::<34>(numbers, out) {
+            let scale = largest(block) / 127.0;
+            let inverse = inverse(scale);
+            put_half(scale, out);
+            for (out, number) in out[2..].iter_mut().zip(block) {
+                *out = byte(round(number * inverse));
+            }
         }
     }
-}
 
-pub(super) fn encode_q4_0(numbers: &[f32], out: &mut [u8]) {
-    for (block, out) in blocks::<18>(numbers, out) {
-        let scale = extreme(block) / -8.0;
-        let inverse = inverse(scale);
-        put_half(scale, out);
-        let quants = block.map(|number| capped(number * inverse + 8.5, 15));
-        pack_nibbles(&quants, &mut out[2..]);
+    pub(super) fn encode_q4_0(numbers: &[f32], out: &mut [u8]) {
+        for (block, out) in blocks::<18>(numbers, out) {
+            let scale = extreme(block) / -8.0;
+            let inverse = inverse(scale);
+            put_half(scale, out);
+            let quants = block.map(|number| capped(number * inverse + 8.5, 15));
+            pack_nibbles(&quants, &mut out[2..]);
+        }
     }
-}
 
-pub(super) fn encode_q5_0(numbers: &[f32], out: &mut [u8]) {
-    for (block, out) in blocks::<22>(numbers, out) {
-        let scale = extreme(block) / -16.0;
-        let inverse = inverse(scale);
-        put_half(scale, out);
-        let quants = block.map(|number| capped(number * inverse + 16.5, 31));
-        out[2..6].copy_from_slice(&fifth_bits(&quants));
-        pack_nibbles(&quants, &mut out[6..]);
+    pub(super) fn encode_q5_0(numbers: &[f32], out: &mut [u8]) {
+        for (block, out) in blocks::<22>(numbers, out) {
+            let scale = extreme(block) / -16.0;
+            let inverse = inverse(scale);
+            put_half(scale, out);
+            let quants = block.map(|number| capped(number * inverse + 16.5, 31));
+            out[2..6].copy_from_slice(&fifth_bits(&quants));
+            pack_nibbles(&quants, &mut out[6..]);
+        }
     }
-}
 
-pub(super) fn encode_q4_1(numbers: &[f32], out: &mut [u8]) {
-    for (block, out) in blocks::<20>(numbers, out) {
-        let (least, most) = range(block, f32::MAX, -f32::MAX);
-        let scale = (most - least) / 15.0;
-        let inverse = inverse(scale);
-        put_half(scale, out);
-        put_half(least, &mut out[2..]);
-        let quants = block.map(|number| capped((number - least) * inverse + 0.5, 15));
-        pack_nibbles(&quants, &mut out[4..]);
+    pub(super) fn encode_q4_1(numbers: &[f32], out: &mut [u8]) {
+        for (block, out) in blocks::<20>(numbers, out) {
+            let (least, most) = range(block, f32::MAX, -f32::MAX);
+            let scale = (most - least) / 15.0;
+            let inverse = inverse(scale);
+            put_half(scale, out);
+            put_half(least, &mut out[2..]);
+            let quants = block.map(|number| capped((number - least) * inverse + 0.5, 15));
+            pack_nibbles(&quants, &mut out[4..]);
+        }
     }
-}
 
-pub(super) fn encode_q5_1(numbers: &[f32], out: &mut [u8]) {
-    for (block, out) in blocks::<24>(numbers, out) {
-        let (least, most) = range(block, f32::MAX, -f32::MAX);
-        let scale = (most - least) / 31.0;
-        let inverse = inverse(scale);
-        put_half(scale, out);
-        put_half(least, &mut out[2..]);
-        // Here ggml caps nothing.
-        let quants = block.map(|number| byte(truncate((number - least) * inverse + 0.5)));
-        out[4..8].copy_from_slice(&fifth_bits(&quants));
-        pack_nibbles(&quants, &mut out[8..]);
+    pub(super) fn encode_q5_1(numbers: &[f32], out: &mut [u8]) {
+        for (block, out) in blocks::<24>(numbers, out) {
+            let (least, most) = range(block, f32::MAX, -f32::MAX);
+            let scale = (most - least) / 31.0;
+            let inverse = inverse(scale);
+            put_half(scale, out);
+            put_half(least, &mut out[2..]);
+            // Here ggml caps nothing.
+            let quants = block.map(|number| byte(truncate((number - least) * inverse + 0.5)));
+            out[4..8].copy_from_slice(&fifth_bits(&quants));
+            pack_nibbles(&quants, &mut out[8..]);
+        }
     }
 }

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::super::TensorKind;
 use super::super::golden::{bell, digest, golden, importance, mix, power};
 use super::floats::{from_half, half};
-use super::{Error, can_encode, decode, encode};
+use super::isa::Isa;
+use super::{Error, can_encode, decode, encode, encode_on};
 
 const COUNT: usize = 6 * 1024 + 256 * 3;
 const ROW: usize = 768;
@@ -88,6 +89,22 @@ fn every_format_has_ggmls_bytes_and_numbers() {
         assert_eq!(digest(&bytes), text(3), "packed: {case}");
         let numbers: Vec<u8> = unpack(kind, &bytes, COUNT).into_iter().flat_map(f32::to_le_bytes).collect();
         assert_eq!(digest(&numbers), text(4), "unpacked: {case}");
+    }
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bytes() {
+    let weights = importance(ROW, 7);
+    let kinds = || TensorKind::ALL.iter().copied().filter(|kind| can_encode(*kind));
+    for (input, weights) in ["heavy", "holes", "grid"].map(input).iter().zip([None, Some(&weights[..]), None]) {
+        for kind in kinds() {
+            let bytes = pack(kind, input, ROW, weights);
+            for isa in Isa::available().into_iter().flatten() {
+                let mut out = vec![0x55; bytes.len()];
+                encode_on(isa, kind, input, weights, &mut out).expect("encodes");
+                assert!(out == bytes, "{kind} on {isa:?}");
+            }
+        }
     }
 }
 
