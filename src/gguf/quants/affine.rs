@@ -3,7 +3,8 @@
 //! A straight line is fitted by weighted least squares for each of several guesses of the quants, and the best is kept. ggml has
 //! two versions of it, which differ only in what they make of numbers that are out of range.
 
-use super::lanes::{Groups, LANES, Lane, Mask, ZERO, byte, clamp, float, nearest, nearest_small};
+use super::lanes::{Groups, LANES, Lane, ZERO, byte, float, lanes, nearest};
+use super::vector::{Machine, nearest_small};
 
 /// How wide the search is.
 #[derive(Debug, Clone, Copy)]
@@ -28,75 +29,95 @@ pub(super) struct Found {
     /// Quants follow from these: `(number - origin) * inverse`.
     inverse: Lane,
     origin: Lane,
-    /// Whether the group is all one number, so that its quants are zero.
-    flat: Mask,
-    /// Whether the first guess was the best.
-    first: Mask,
+    /// Above zero where the group is all one number, so that its quants are zero.
+    flat: Lane,
+    /// Above zero where the first guess was the best.
+    first: Lane,
 }
 
-/// Sums over a group.
-struct Sums {
-    quants: Lane,
-    squares: Lane,
-    products: Lane,
+/// Sums over each group of weights times quants, their squares, and quants times numbers.
+struct Sums<V> {
+    quants: V,
+    squares: V,
+    products: V,
+}
+
+/// The weights of a group, summed alone and times its numbers.
+struct Moments<V> {
+    weight: V,
+    sum: V,
+}
+
+/// A line through each group, and what must be above zero for there to be one.
+struct Line<V> {
+    scale: V,
+    least: V,
+    determinant: V,
 }
 
 impl Search {
     /// The best line of each group, and the sums of the groups' weights.
     #[inline(always)]
-    pub(super) fn run<const N: usize>(&self, x: &Groups<N>, weights: &Groups<N>) -> (Found, Lane) {
-        let (low, high) = range(x);
-        let (weight, sum) = moments(x, weights);
-        let mut origin = ZERO;
-        let mut inverse = ZERO;
-        let mut scale = ZERO;
-        let mut flat = [false; LANES];
-        for k in 0..LANES {
-            origin[k] = if low[k] > 0.0 { 0.0 } else { low[k] };
-            flat[k] = if self.careful { high[k] <= origin[k] } else { high[k] == origin[k] };
-            inverse[k] = float(self.most) / (high[k] - origin[k]);
-            scale[k] = 1.0 / inverse[k];
-        }
+    pub(super) fn run<M: Machine, const N: usize>(&self, m: M, x: &Groups<N>, weights: &Groups<N>) -> (Found, Lane) {
+        let (low, high) = range(m, x);
+        let moments = moments(m, x, weights);
+        let first_origin = m.select(m.less(m.splat(0.0), low), m.splat(0.0), low);
+        let first_inverse = m.div(m.splat(float(self.most)), m.sub(high, first_origin));
         let mut quants = [ZERO; N];
-        self.first_quants(x, &inverse, &origin, &mut quants);
-        let mut best = self.errors(x, weights, &quants, &scale, &origin);
-        let mut found = Found { scale, least: origin, inverse, origin, flat, first: [true; LANES] };
+        self.first_quants(m, x, first_inverse, first_origin, &mut quants);
+        let (mut inverse, mut origin) = (first_inverse, first_origin);
+        let (mut scale, mut least) = (m.div(m.splat(1.0), first_inverse), first_origin);
+        let mut first = m.splat(1.0);
+        let mut best = self.errors(m, x, weights, &quants, scale, least);
         for step in 0..=self.steps {
-            let guess = self.start + self.delta * float(step) + float(self.most);
-            let mut inverse = ZERO;
-            let mut small = true;
-            for k in 0..LANES {
-                let origin = found.least[k];
-                inverse[k] = guess / (high[k] - origin);
-                small &= in_range(inverse[k], high[k] - origin) & in_range(inverse[k], low[k] - origin);
-            }
-            let sums = if small {
-                self.sums(x, weights, &inverse, &found.least, &mut quants)
+            let guess = m.splat(self.start + self.delta * float(step) + float(self.most));
+            let (top, bottom) = (m.sub(high, least), m.sub(low, least));
+            let new_inverse = m.div(guess, top);
+            let sums = if in_range(m, m.mul(new_inverse, top), m.mul(new_inverse, bottom)) {
+                self.sums(m, x, weights, new_inverse, least, &mut quants)
             } else {
-                self.sums_out_of_range(x, weights, &inverse, &found.least, &mut quants)
+                self.sums_out_of_range(m, x, weights, new_inverse, least, &mut quants)
             };
-            let (scale, least, sound) = line(&weight, &sum, &sums);
-            let errors = self.errors(x, weights, &quants, &scale, &least);
-            for k in 0..LANES {
-                let better = sound[k] && errors[k] < best[k];
-                best[k] = if better { errors[k] } else { best[k] };
-                found.inverse[k] = if better { inverse[k] } else { found.inverse[k] };
-                found.origin[k] = if better { found.least[k] } else { found.origin[k] };
-                found.scale[k] = if better { scale[k] } else { found.scale[k] };
-                found.least[k] = if better { least[k] } else { found.least[k] };
-                found.first[k] &= !better;
-            }
+            let line = line(m, &moments, &sums);
+            let errors = self.errors(m, x, weights, &quants, line.scale, line.least);
+            // Without a line there is no error that is better.
+            let errors = m.select(m.less(m.splat(0.0), line.determinant), errors, m.splat(f32::INFINITY));
+            let better = m.less(errors, best);
+            best = m.select(better, errors, best);
+            inverse = m.select(better, new_inverse, inverse);
+            origin = m.select(better, least, origin);
+            scale = m.select(better, line.scale, scale);
+            least = m.select(better, line.least, least);
+            first = m.select(better, m.splat(0.0), first);
         }
-        for k in 0..LANES {
-            let least = if flat[k] { origin[k] } else { found.least[k] };
-            found.least[k] = -least;
-            found.scale[k] = if flat[k] { 0.0 } else { found.scale[k] };
-        }
-        (found, weight)
+        let flat = self.flat(m, high, first_origin);
+        scale = m.select(flat, m.splat(0.0), scale);
+        least = m.select(flat, first_origin, least);
+        let stored = |v: M::V| stored(m, v);
+        let flat = m.select(flat, m.splat(1.0), m.splat(0.0));
+        let least = stored(least).map(|least| -least);
+        let found = Found {
+            scale: stored(scale),
+            least,
+            inverse: stored(inverse),
+            origin: stored(origin),
+            flat: stored(flat),
+            first: stored(first),
+        };
+        (found, stored(moments.weight))
+    }
+
+    /// Where a group is all one number.
+    #[inline(always)]
+    fn flat<M: Machine>(&self, m: M, high: M::V, low: M::V) -> M::Mask {
+        let (high, low) = (stored(m, high), stored(m, low));
+        let is_flat = |k: usize| if self.careful { high[k] <= low[k] } else { high[k] == low[k] };
+        m.less(m.splat(0.0), m.load(&lanes(|k| if is_flat(k) { 1.0 } else { 0.0 })))
     }
 
     #[inline(always)]
-    fn first_quants<const N: usize>(&self, x: &Groups<N>, inverse: &Lane, origin: &Lane, quants: &mut Groups<N>) {
+    fn first_quants<M: Machine, const N: usize>(&self, m: M, x: &Groups<N>, inverse: M::V, origin: M::V, quants: &mut Groups<N>) {
+        let (inverse, origin) = (stored(m, inverse), stored(m, origin));
         for i in 0..N {
             for k in 0..LANES {
                 quants[i][k] = float(nearest(inverse[k] * (x[i][k] - origin[k])).min(self.most).max(0));
@@ -106,22 +127,45 @@ impl Search {
 
     /// The quants of a guess, and their sums.
     #[inline(always)]
-    fn sums<const N: usize>(&self, x: &Groups<N>, weights: &Groups<N>, inverse: &Lane, origin: &Lane, quants: &mut Groups<N>) -> Sums {
-        let most = float(self.most);
-        sums(x, weights, quants, |i, k| clamp(nearest_small(inverse[k] * (x[i][k] - origin[k])), 0.0, most))
+    fn sums<M: Machine, const N: usize>(
+        &self,
+        m: M,
+        x: &Groups<N>,
+        weights: &Groups<N>,
+        inverse: M::V,
+        origin: M::V,
+        quants: &mut Groups<N>,
+    ) -> Sums<M::V> {
+        let (zero, most) = (m.splat(0.0), m.splat(float(self.most)));
+        let mut sums = Sums { quants: zero, squares: zero, products: zero };
+        for i in 0..N {
+            let x = m.load(&x[i]);
+            let quant = m.max(m.min(nearest_small(m, m.mul(inverse, m.sub(x, origin))), most), zero);
+            m.store(quant, &mut quants[i]);
+            sums.add(m, x, m.load(&weights[i]), quant);
+        }
+        sums
     }
 
     #[cold]
     #[inline(never)]
-    fn sums_out_of_range<const N: usize>(
+    fn sums_out_of_range<M: Machine, const N: usize>(
         &self,
+        m: M,
         x: &Groups<N>,
         weights: &Groups<N>,
-        inverse: &Lane,
-        origin: &Lane,
+        inverse: M::V,
+        origin: M::V,
         quants: &mut Groups<N>,
-    ) -> Sums {
-        sums(x, weights, quants, |i, k| float(self.quant(inverse[k] * (x[i][k] - origin[k]))))
+    ) -> Sums<M::V> {
+        let (inverse, origin) = (stored(m, inverse), stored(m, origin));
+        let zero = m.splat(0.0);
+        let mut sums = Sums { quants: zero, squares: zero, products: zero };
+        for i in 0..N {
+            quants[i] = lanes(|k| float(self.quant(inverse[k] * (x[i][k] - origin[k]))));
+            sums.add(m, m.load(&x[i]), m.load(&weights[i]), m.load(&quants[i]));
+        }
+        sums
     }
 
     /// One quant of a later guess.
@@ -135,14 +179,20 @@ impl Search {
     }
 
     #[inline(always)]
-    fn errors<const N: usize>(&self, x: &Groups<N>, weights: &Groups<N>, quants: &Groups<N>, scale: &Lane, least: &Lane) -> Lane {
-        let mut sum = ZERO;
+    fn errors<M: Machine, const N: usize>(
+        &self,
+        m: M,
+        x: &Groups<N>,
+        weights: &Groups<N>,
+        quants: &Groups<N>,
+        scale: M::V,
+        least: M::V,
+    ) -> M::V {
+        let mut sum = m.splat(0.0);
         for i in 0..N {
-            for k in 0..LANES {
-                let miss = scale[k] * quants[i][k] + least[k] - x[i][k];
-                let miss = if self.absolute { miss.abs() } else { miss * miss };
-                sum[k] += weights[i][k] * miss;
-            }
+            let miss = m.sub(m.add(m.mul(scale, m.load(&quants[i])), least), m.load(&x[i]));
+            let miss = if self.absolute { m.abs(miss) } else { m.mul(miss, miss) };
+            sum = m.add(sum, m.mul(m.load(&weights[i]), miss));
         }
         sum
     }
@@ -157,11 +207,11 @@ impl Search {
     /// The quants of the best guess of one group.
     #[inline(always)]
     pub(super) fn quants_of(&self, found: &Found, lane: usize, numbers: &[f32], out: &mut [u8]) {
-        if found.flat[lane] {
+        if found.flat[lane] > 0.0 {
             out.fill(0);
             return;
         }
-        let (inverse, origin, first) = (found.inverse[lane], found.origin[lane], found.first[lane]);
+        let (inverse, origin, first) = (found.inverse[lane], found.origin[lane], found.first[lane] > 0.0);
         for (out, number) in out.iter_mut().zip(numbers) {
             let v = inverse * (number - origin);
             *out = byte(if first { nearest(v).min(self.most).max(0) } else { self.quant(v) });
@@ -169,69 +219,64 @@ impl Search {
     }
 }
 
-/// Whether the product is so small that rounding it is safe; false for NaN.
-#[inline(always)]
-fn in_range(a: f32, b: f32) -> bool {
-    (a * b).abs() < 4.0e6
+impl<V: Copy> Sums<V> {
+    #[inline(always)]
+    fn add<M: Machine<V = V>>(&mut self, m: M, x: V, weight: V, quant: V) {
+        let weighted = m.mul(weight, quant);
+        self.quants = m.add(self.quants, weighted);
+        self.squares = m.add(self.squares, m.mul(weighted, quant));
+        self.products = m.add(self.products, m.mul(weighted, x));
+    }
 }
 
 #[inline(always)]
-fn range<const N: usize>(x: &Groups<N>) -> (Lane, Lane) {
-    let (mut low, mut high) = (x[0], x[0]);
+fn stored<M: Machine>(m: M, v: M::V) -> Lane {
+    let mut lane = ZERO;
+    m.store(v, &mut lane);
+    lane
+}
+
+/// Whether the numbers are so small that rounding them is safe; false for NaN.
+#[inline(always)]
+fn in_range<M: Machine>(m: M, a: M::V, b: M::V) -> bool {
+    let bound = m.splat(4.0e6);
+    m.all(m.less(m.abs(a), bound)) && m.all(m.less(m.abs(b), bound))
+}
+
+#[inline(always)]
+fn range<M: Machine, const N: usize>(m: M, x: &Groups<N>) -> (M::V, M::V) {
+    let (mut low, mut high) = (m.load(&x[0]), m.load(&x[0]));
     for x in &x[1..] {
-        for k in 0..LANES {
-            low[k] = if x[k] < low[k] { x[k] } else { low[k] };
-            high[k] = if x[k] > high[k] { x[k] } else { high[k] };
-        }
+        let x = m.load(x);
+        low = m.min(x, low);
+        high = m.max(x, high);
     }
     (low, high)
 }
 
-/// The sums of the weights, and of the weighted numbers.
 #[inline(always)]
-fn moments<const N: usize>(x: &Groups<N>, weights: &Groups<N>) -> (Lane, Lane) {
-    let mut weight = weights[0];
-    let mut sum = ZERO;
-    for k in 0..LANES {
-        sum[k] = weight[k] * x[0][k];
-    }
+fn moments<M: Machine, const N: usize>(m: M, x: &Groups<N>, weights: &Groups<N>) -> Moments<M::V> {
+    let mut weight = m.load(&weights[0]);
+    let mut sum = m.mul(weight, m.load(&x[0]));
     for (x, w) in x.iter().zip(weights).skip(1) {
-        for k in 0..LANES {
-            weight[k] += w[k];
-            sum[k] += w[k] * x[k];
-        }
+        let w = m.load(w);
+        weight = m.add(weight, w);
+        sum = m.add(sum, m.mul(w, m.load(x)));
     }
-    (weight, sum)
+    Moments { weight, sum }
 }
 
+/// The line of least weighted squares through numbers over quants; it never starts above zero.
 #[inline(always)]
-fn sums<const N: usize>(x: &Groups<N>, weights: &Groups<N>, quants: &mut Groups<N>, quant: impl Fn(usize, usize) -> f32) -> Sums {
-    let mut sums = Sums { quants: ZERO, squares: ZERO, products: ZERO };
-    for i in 0..N {
-        for k in 0..LANES {
-            let quant = quant(i, k);
-            quants[i][k] = quant;
-            let weighted = weights[i][k] * quant;
-            sums.quants[k] += weighted;
-            sums.squares[k] += weighted * quant;
-            sums.products[k] += weighted * x[i][k];
-        }
+fn line<M: Machine>(m: M, moments: &Moments<M::V>, sums: &Sums<M::V>) -> Line<M::V> {
+    let minus = |a: M::V, b: M::V, c: M::V, d: M::V| m.sub(m.mul(a, b), m.mul(c, d));
+    let determinant = minus(moments.weight, sums.squares, sums.quants, sums.quants);
+    let scale = m.div(minus(moments.weight, sums.products, moments.sum, sums.quants), determinant);
+    let least = m.div(minus(sums.squares, moments.sum, sums.quants, sums.products), determinant);
+    let above = m.less(m.splat(0.0), least);
+    if !m.any(above) {
+        return Line { scale, least, determinant };
     }
-    sums
-}
-
-/// The line of least weighted squares through numbers over quants: its slope, its start (never above zero), and whether there is one.
-#[inline(always)]
-fn line(weight: &Lane, sum: &Lane, sums: &Sums) -> (Lane, Lane, Mask) {
-    let (mut scale, mut least, mut sound) = (ZERO, ZERO, [false; LANES]);
-    for k in 0..LANES {
-        let determinant = weight[k] * sums.squares[k] - sums.quants[k] * sums.quants[k];
-        let slope = (weight[k] * sums.products[k] - sum[k] * sums.quants[k]) / determinant;
-        let start = (sums.squares[k] * sum[k] - sums.quants[k] * sums.products[k]) / determinant;
-        let through_zero = sums.products[k] / sums.squares[k];
-        sound[k] = determinant > 0.0;
-        scale[k] = if start > 0.0 { through_zero } else { slope };
-        least[k] = if start > 0.0 { 0.0 } else { start };
-    }
-    (scale, least, sound)
+    let through_zero = m.div(sums.products, sums.squares);
+    Line { scale: m.select(above, through_zero, scale), least: m.select(above, m.splat(0.0), least), determinant }
 }

@@ -7,29 +7,30 @@ use super::k_symmetric::multiply;
 use super::lanes::{Groups, LANES, Lane, ZERO, side_by_side};
 use super::simple::{SIZE, fifth_bits, pack_nibbles, put_half};
 use super::symmetric;
+use super::vector::Machine;
 use super::weights::{self, Importance, sum_of_squares};
 
 /// Numbers taken at once.
 const PASS: usize = LANES * SIZE;
 
 for_each_isa! {
-    pub(super) fn encode_q4_0_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        scaled(8, numbers, importance, out, |quants, out: &mut [u8; 18]| pack_nibbles(quants, &mut out[2..]));
+    pub(super) fn encode_q4_0_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        scaled(m, 8, numbers, importance, out, |quants, out: &mut [u8; 18]| pack_nibbles(quants, &mut out[2..]));
     }
 
-    pub(super) fn encode_q5_0_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        scaled(16, numbers, importance, out, |quants, out: &mut [u8; 22]| {
+    pub(super) fn encode_q5_0_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        scaled(m, 16, numbers, importance, out, |quants, out: &mut [u8; 22]| {
             out[2..6].copy_from_slice(&fifth_bits(quants));
             pack_nibbles(quants, &mut out[6..]);
         });
     }
 
-    pub(super) fn encode_q4_1_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        lifted(WEIGHTED_4, numbers, importance, out, |quants, out: &mut [u8; 20]| pack_nibbles(quants, &mut out[4..]));
+    pub(super) fn encode_q4_1_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        lifted(m, WEIGHTED_4, numbers, importance, out, |quants, out: &mut [u8; 20]| pack_nibbles(quants, &mut out[4..]));
     }
 
-    pub(super) fn encode_q5_1_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        lifted(WEIGHTED_5, numbers, importance, out, |quants, out: &mut [u8; 24]| {
+    pub(super) fn encode_q5_1_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        lifted(m, WEIGHTED_5, numbers, importance, out, |quants, out: &mut [u8; 24]| {
             out[4..8].copy_from_slice(&fifth_bits(quants));
             pack_nibbles(quants, &mut out[8..]);
         });
@@ -38,7 +39,8 @@ for_each_isa! {
 
 /// Blocks with a scale only.
 #[inline(always)]
-fn scaled<const BYTES: usize>(
+fn scaled<M: Machine, const BYTES: usize>(
+    m: M,
     most: i32,
     numbers: &[f32],
     importance: Importance<'_>,
@@ -50,7 +52,7 @@ fn scaled<const BYTES: usize>(
     for (pass, (part, out)) in numbers.chunks(PASS).zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES)).enumerate() {
         rows.take(pass * PASS, part);
         multiply(&rows.groups, &rows.weights, &mut products);
-        let found = symmetric::search(most, &rows.groups, &rows.weights, &products);
+        let found = symmetric::search(m, most, &rows.groups, &rows.weights, &products);
         for (lane, (block, out)) in part.as_chunks::<SIZE>().0.iter().zip(out).enumerate() {
             let mut quants = [0; SIZE];
             found.quants(most, lane, block, &mut quants);
@@ -62,7 +64,8 @@ fn scaled<const BYTES: usize>(
 
 /// Blocks with a scale and a minimum.
 #[inline(always)]
-fn lifted<const BYTES: usize>(
+fn lifted<M: Machine, const BYTES: usize>(
+    m: M,
     search: Search,
     numbers: &[f32],
     importance: Importance<'_>,
@@ -72,7 +75,7 @@ fn lifted<const BYTES: usize>(
     let mut rows = Rows::new(numbers, importance);
     for (pass, (part, out)) in numbers.chunks(PASS).zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(LANES)).enumerate() {
         rows.take(pass * PASS, part);
-        let (found, _) = search.run(&rows.groups, &rows.weights);
+        let (found, _) = search.run(m, &rows.groups, &rows.weights);
         for (lane, (block, out)) in part.as_chunks::<SIZE>().0.iter().zip(out).enumerate() {
             let mut quants = [0; SIZE];
             search.quants_of(&found, lane, block, &mut quants);

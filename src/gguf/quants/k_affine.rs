@@ -6,6 +6,7 @@ use super::isa::for_each_isa;
 use super::lanes::{Groups, LANES, Lane, ZERO, byte, lanes, nearest, side_by_side};
 use super::scales::{fit_positive, pack_six_bits};
 use super::unpack::scale_and_least;
+use super::vector::Machine;
 use super::weights::{self, Importance};
 
 /// Numbers in a super-block.
@@ -23,20 +24,20 @@ pub(super) const WEIGHTED_4: Search = Search { most: 15, ..WEIGHTED_5 };
 pub(super) const WEIGHTED_5: Search = Search { most: 31, start: -0.9, delta: 0.05, steps: 36, absolute: false, careful: true };
 
 for_each_isa! {
-    pub(super) fn encode_q4_k(numbers: &[f32], out: &mut [u8]) {
-        plain(PLAIN_4, numbers, out, pack_4);
+    pub(super) fn encode_q4_k[m](numbers: &[f32], out: &mut [u8]) {
+        plain(m, PLAIN_4, numbers, out, pack_4);
     }
 
-    pub(super) fn encode_q5_k(numbers: &[f32], out: &mut [u8]) {
-        plain(PLAIN_5, numbers, out, pack_5);
+    pub(super) fn encode_q5_k[m](numbers: &[f32], out: &mut [u8]) {
+        plain(m, PLAIN_5, numbers, out, pack_5);
     }
 
-    pub(super) fn encode_q4_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        weighted(WEIGHTED_4, numbers, importance, out, pack_4);
+    pub(super) fn encode_q4_k_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        weighted(m, WEIGHTED_4, numbers, importance, out, pack_4);
     }
 
-    pub(super) fn encode_q5_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        weighted(WEIGHTED_5, numbers, importance, out, pack_5);
+    pub(super) fn encode_q5_k_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        weighted(m, WEIGHTED_5, numbers, importance, out, pack_5);
     }
 }
 
@@ -48,13 +49,19 @@ struct Scales {
 }
 
 #[inline(always)]
-fn plain<const BYTES: usize>(search: Search, numbers: &[f32], out: &mut [u8], pack: impl Fn(&[u8; SIZE], &mut [u8; BYTES])) {
+fn plain<M: Machine, const BYTES: usize>(
+    m: M,
+    search: Search,
+    numbers: &[f32],
+    out: &mut [u8],
+    pack: impl Fn(&[u8; SIZE], &mut [u8; BYTES]),
+) {
     let mut groups: Groups<GROUP> = [ZERO; GROUP];
     let mut weights = groups;
     for (numbers, out) in numbers.chunks(PASS).zip(out.as_chunks_mut::<BYTES>().0.chunks_mut(PASS / SIZE)) {
         side_by_side(numbers, &mut groups);
         weights::by_magnitude(&groups, &mut weights);
-        let (found, _) = search.run(&groups, &weights);
+        let (found, _) = search.run(m, &groups, &weights);
         for (i, (block, out)) in numbers.as_chunks::<SIZE>().0.iter().zip(out).enumerate() {
             let scales = plain_scales(&found.scale, &found.least, i * GROUPS);
             finish(&search, &found, &scales, i * GROUPS, block, out, &pack);
@@ -63,7 +70,8 @@ fn plain<const BYTES: usize>(search: Search, numbers: &[f32], out: &mut [u8], pa
 }
 
 #[inline(always)]
-fn weighted<const BYTES: usize>(
+fn weighted<M: Machine, const BYTES: usize>(
+    m: M,
     search: Search,
     numbers: &[f32],
     importance: Importance<'_>,
@@ -77,7 +85,7 @@ fn weighted<const BYTES: usize>(
         side_by_side(&importance.columns::<PASS>(pass * PASS), &mut weights);
         let spread = weights::spread_of_blocks::<SIZE>(numbers, 2.0);
         weights::by_importance(&groups, &lanes(|k| spread[k / GROUPS]), &mut weights);
-        let (found, sums) = search.run(&groups, &weights);
+        let (found, sums) = search.run(m, &groups, &weights);
         for (i, (block, out)) in numbers.as_chunks::<SIZE>().0.iter().zip(out).enumerate() {
             let scales = weighted_scales(&found.scale, &found.least, &sums, i * GROUPS);
             finish(&search, &found, &scales, i * GROUPS, block, out, &pack);

@@ -6,6 +6,7 @@ use super::isa::for_each_isa;
 use super::k_affine::WEIGHTED_5;
 use super::lanes::{Groups, LANES, Lane, ZERO, byte, nearest, side_by_side};
 use super::scales::fit_positive;
+use super::vector::Machine;
 use super::weights::{self, Importance};
 
 /// Numbers in a super-block.
@@ -17,22 +18,23 @@ const PLAIN: Search = Search { most: 3, start: -0.5, delta: 0.1, steps: 15, abso
 const WEIGHTED: Search = Search { most: 3, ..WEIGHTED_5 };
 
 for_each_isa! {
-    pub(super) fn encode_q2_k(numbers: &[f32], out: &mut [u8]) {
-        encode(PLAIN, numbers, out, |x, weights, _, _| weights::by_size(x, weights), |numbers, _, quants| fit_largest(numbers, quants));
+    pub(super) fn encode_q2_k[m](numbers: &[f32], out: &mut [u8]) {
+        encode(m, PLAIN, numbers, out, |x, weights, _, _| weights::by_size(x, weights), |numbers, _, quants| fit_largest(numbers, quants));
     }
 
-    pub(super) fn encode_q2_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+    pub(super) fn encode_q2_k_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
         let weigh = |x: &Groups<GROUP>, weights: &mut Groups<GROUP>, block: &[f32; SIZE], at: usize| {
             side_by_side(&importance.columns::<SIZE>(at), weights);
             let [spread, ..] = weights::spread_of_blocks::<SIZE>(block, 1.0);
             weights::by_importance(x, &[spread; LANES], weights);
         };
-        encode(WEIGHTED, numbers, out, weigh, |numbers, weights, quants| fit_positive(15, numbers, weights, quants));
+        encode(m, WEIGHTED, numbers, out, weigh, |numbers, weights, quants| fit_positive(15, numbers, weights, quants));
     }
 }
 
 #[inline(always)]
-fn encode(
+fn encode<M: Machine>(
+    m: M,
     search: Search,
     numbers: &[f32],
     out: &mut [u8],
@@ -44,7 +46,7 @@ fn encode(
     for (i, (block, out)) in numbers.as_chunks::<SIZE>().0.iter().zip(out.as_chunks_mut::<84>().0).enumerate() {
         side_by_side(block, &mut groups);
         weigh(&groups, &mut weights, block, i * SIZE);
-        let (found, sums) = search.run(&groups, &weights);
+        let (found, sums) = search.run(m, &groups, &weights);
         let (mut scales, mut leasts) = ([0; LANES], [0; LANES]);
         let scale = half(fit(&found.scale, &sums, &mut scales));
         let least = half(fit(&found.least, &sums, &mut leasts));

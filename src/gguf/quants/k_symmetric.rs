@@ -4,6 +4,7 @@ use super::floats::{from_half, half};
 use super::isa::for_each_isa;
 use super::lanes::{Groups, LANES, ZERO, byte, nearest, side_by_side};
 use super::symmetric::{Found, NOTHING, search};
+use super::vector::Machine;
 use super::weights::{Importance, by_square};
 
 /// Numbers in a super-block.
@@ -14,17 +15,17 @@ const GROUP: usize = 16;
 const MOST_6: i32 = 32;
 
 for_each_isa! {
-    pub(super) fn encode_q6_k(numbers: &[f32], out: &mut [u8]) {
-        q6_k(numbers, out, |x, weights, _| by_square(x, weights));
+    pub(super) fn encode_q6_k[m](numbers: &[f32], out: &mut [u8]) {
+        q6_k(m, numbers, out, |x, weights, _| by_square(x, weights));
     }
 
-    pub(super) fn encode_q6_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
-        q6_k(numbers, out, |_, weights, at| side_by_side(&importance.columns::<SIZE>(at), weights));
+    pub(super) fn encode_q6_k_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+        q6_k(m, numbers, out, |_, weights, at| side_by_side(&importance.columns::<SIZE>(at), weights));
     }
 }
 
 #[inline(always)]
-fn q6_k(numbers: &[f32], out: &mut [u8], weigh: impl Fn(&Groups<GROUP>, &mut Groups<GROUP>, usize)) {
+fn q6_k<M: Machine>(m: M, numbers: &[f32], out: &mut [u8], weigh: impl Fn(&Groups<GROUP>, &mut Groups<GROUP>, usize)) {
     let mut groups: Groups<GROUP> = [ZERO; GROUP];
     let mut weights = groups;
     let mut products = groups;
@@ -32,7 +33,7 @@ fn q6_k(numbers: &[f32], out: &mut [u8], weigh: impl Fn(&Groups<GROUP>, &mut Gro
         side_by_side(block, &mut groups);
         weigh(&groups, &mut weights, i * SIZE);
         multiply(&groups, &weights, &mut products);
-        let found = search(MOST_6, &groups, &weights, &products);
+        let found = search(m, MOST_6, &groups, &weights, &products);
         finish(&found, block, out);
     }
 }

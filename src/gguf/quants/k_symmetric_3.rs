@@ -38,7 +38,7 @@ for_each_isa! {
         }
     }
 
-    pub(super) fn encode_q3_k_weighted(numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
+    pub(super) fn encode_q3_k_weighted[m](numbers: &[f32], importance: Importance<'_>, out: &mut [u8]) {
         let mut groups: Groups<GROUP> = [ZERO; GROUP];
         let mut weights = groups;
         let mut products = groups;
@@ -48,7 +48,7 @@ for_each_isa! {
             let [spread, ..] = weights::spread_of_blocks::<SIZE>(block, 2.0);
             weights::by_importance(&groups, &[spread; LANES], &mut weights);
             multiply(&groups, &weights, &mut products);
-            let found: Found = search(MOST, &groups, &weights, &products);
+            let found: Found = search(m, MOST, &groups, &weights, &products);
             let mut scales = [0; LANES];
             let scale = fit_signed(32, &found.scale, &weights::sums(&weights), &mut scales);
             finish(&scales, scale, block, out, |lane, scale, numbers, quants| round(&found, MOST, lane, scale, numbers, quants));

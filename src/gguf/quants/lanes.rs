@@ -41,7 +41,7 @@ pub(super) fn lanes(f: impl Fn(usize) -> f32) -> Lane {
 }
 
 /// Added to a number below four million, it leaves the nearest integer, ties to even, in the lowest bits.
-const MAGIC: f32 = 12_582_912.0;
+pub(super) const MAGIC: f32 = 12_582_912.0;
 
 /// The nearest integer, ties to even, of a number below four million; of others what those bits happen to be, as in ggml.
 #[inline(always)]

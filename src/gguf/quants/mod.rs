@@ -28,6 +28,7 @@ mod symmetric;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod vector;
 mod weights;
 
 use super::TensorKind;
@@ -76,7 +77,7 @@ pub fn encode(kind: TensorKind, numbers: &[f32], row_len: usize, importance: Opt
     if numbers.is_empty() {
         return Ok(());
     }
-    encode_on(Isa::detect(), kind, numbers, importance, out)
+    encode_on(Isa::best_for(kind), kind, numbers, importance, out)
 }
 
 /// Packs what has been checked, with the instructions of `isa`.
@@ -133,7 +134,7 @@ fn plain(isa: Isa, kind: TensorKind, numbers: &[f32], out: &mut [u8]) -> Result<
 /// When the format cannot be read, or when lengths do not agree.
 pub fn decode(kind: TensorKind, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
     check::decode(kind, bytes.len(), out.len())?;
-    let isa = Isa::detect();
+    let isa = Isa::best_for(kind);
     match kind {
         TensorKind::F32 => floats::decode_f32(isa, bytes, out),
         TensorKind::F16 => floats::decode_f16(isa, bytes, out),

@@ -1,6 +1,7 @@
 //! The search for a scale alone: `quant * scale`, with quants on both sides of zero.
 
 use super::lanes::{Groups, LANES, Lane, Mask, ZERO, byte, clamp, float, nearest, nearest_small};
+use super::vector::{self, Machine};
 
 /// A group whose numbers are all below this is nothing.
 pub(super) const NOTHING: f32 = 1e-15;
@@ -28,52 +29,51 @@ pub(super) fn extremes<const N: usize>(x: &Groups<N>) -> (Lane, Lane) {
 
 /// Tries scales around that which takes the largest number to `-most`. `products` are the weights times the numbers.
 #[inline(always)]
-pub(super) fn search<const N: usize>(most: i32, x: &Groups<N>, weights: &Groups<N>, products: &Groups<N>) -> Found {
+pub(super) fn search<M: Machine, const N: usize>(m: M, most: i32, x: &Groups<N>, weights: &Groups<N>, products: &Groups<N>) -> Found {
     let (extreme, magnitude) = extremes(x);
-    let (mut inverse, mut empty) = (ZERO, [false; LANES]);
-    for k in 0..LANES {
-        empty[k] = magnitude[k] < NOTHING;
-        inverse[k] = -float(most) / extreme[k];
-    }
-    let (product, square) = sums(most, x, weights, products, &inverse);
-    let (mut scale, mut best) = (ZERO, ZERO);
-    for k in 0..LANES {
-        scale[k] = if square[k] == 0.0 { 0.0 } else { product[k] / square[k] };
-        best[k] = scale[k] * product[k];
-    }
-    let mut found = Found { scale, inverse, empty };
+    let zero = m.splat(0.0);
+    let loaded = m.load(&extreme);
+    let mut inverse = m.div(m.splat(-float(most)), loaded);
+    let (product, square) = sums(m, most, x, weights, products, inverse);
+    // A sum of squares that is below the least number is zero; one that is NaN goes on as such, as in ggml.
+    let is_zero = m.less(square, m.splat(f32::from_bits(1)));
+    let mut scale = m.select(is_zero, zero, m.div(product, square));
+    let mut best = m.mul(scale, product);
     for step in (-9..=9).filter(|step| *step != 0) {
-        let guess = -(float(most) + 0.1 * float(step));
-        for k in 0..LANES {
-            inverse[k] = guess / extreme[k];
-        }
-        let (product, square) = sums(most, x, weights, products, &inverse);
-        for k in 0..LANES {
-            let better = (square[k] > 0.0) && (product[k] * product[k] > best[k] * square[k]);
-            let scale = product[k] / square[k];
-            found.scale[k] = if better { scale } else { found.scale[k] };
-            found.inverse[k] = if better { inverse[k] } else { found.inverse[k] };
-            best[k] = if better { scale * product[k] } else { best[k] };
-        }
+        let guess = m.div(m.splat(-(float(most) + 0.1 * float(step))), loaded);
+        let (product, square) = sums(m, most, x, weights, products, guess);
+        let gain = m.select(m.less(zero, square), m.mul(product, product), m.splat(f32::NEG_INFINITY));
+        let better = m.less(m.mul(best, square), gain);
+        scale = m.select(better, m.div(product, square), scale);
+        best = m.select(better, m.mul(scale, product), best);
+        inverse = m.select(better, guess, inverse);
     }
+    let mut found = Found { scale: ZERO, inverse: ZERO, empty: magnitude.map(|magnitude| magnitude < NOTHING) };
+    m.store(scale, &mut found.scale);
+    m.store(inverse, &mut found.inverse);
     for k in 0..LANES {
-        found.scale[k] = if empty[k] { 0.0 } else { found.scale[k] };
+        found.scale[k] = if found.empty[k] { 0.0 } else { found.scale[k] };
     }
     found
 }
 
 /// Weighted sums of numbers times quants, and of the quants squared.
 #[inline(always)]
-fn sums<const N: usize>(most: i32, x: &Groups<N>, weights: &Groups<N>, products: &Groups<N>, inverse: &Lane) -> (Lane, Lane) {
-    let (least, highest) = (-float(most), float(most) - 1.0);
-    let (mut product, mut square) = (ZERO, ZERO);
+fn sums<M: Machine, const N: usize>(
+    m: M,
+    most: i32,
+    x: &Groups<N>,
+    weights: &Groups<N>,
+    products: &Groups<N>,
+    inverse: M::V,
+) -> (M::V, M::V) {
+    let (least, highest) = (m.splat(-float(most)), m.splat(float(most) - 1.0));
+    let (mut product, mut square) = (m.splat(0.0), m.splat(0.0));
     for i in 0..N {
-        for k in 0..LANES {
-            // No number is larger than the one that `inverse` takes to about `most`: rounding is safe.
-            let quant = clamp(nearest_small(inverse[k] * x[i][k]), least, highest);
-            product[k] += products[i][k] * quant;
-            square[k] += weights[i][k] * quant * quant;
-        }
+        // No number is larger than the one that `inverse` takes to about `most`: rounding is safe.
+        let quant = m.max(m.min(vector::nearest_small(m, m.mul(inverse, m.load(&x[i]))), highest), least);
+        product = m.add(product, m.mul(m.load(&products[i]), quant));
+        square = m.add(square, m.mul(m.mul(m.load(&weights[i]), quant), quant));
     }
     (product, square)
 }
