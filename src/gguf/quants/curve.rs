@@ -3,7 +3,7 @@
 use super::floats::half;
 use super::isa::for_each_isa;
 use super::k_symmetric::extreme;
-use super::lanes::{Groups, LANES, Lane, ZERO, byte, float, nearest, side_by_side};
+use super::lanes::{Groups, LANES, Lane, ZERO, byte, each, float, nearest, side_by_side};
 use super::simple::{SIZE, pack_nibbles, put_half};
 use super::symmetric::{NOTHING, extremes};
 use super::unpack::CURVE;
@@ -147,7 +147,7 @@ fn nl(scales: &Lane, numbers: &[f32], out: &mut [[u8; 18]]) {
     for ((scale, block), out) in scales.iter().zip(numbers.as_chunks::<SIZE>().0).zip(out) {
         let inverse = invert(*scale);
         put_half(*scale, out);
-        pack_nibbles(&block.map(|number| index(inverse * number)), &mut out[2..]);
+        pack_nibbles(&each(block, |number| index(inverse * number)), &mut out[2..]);
     }
 }
 
@@ -162,7 +162,7 @@ fn xs(scales: &Lane, numbers: &[f32], out: &mut [[u8; 136]]) {
         for (j, block) in numbers.as_chunks::<SIZE>().0.iter().enumerate() {
             let quant = nearest(inverse * scales[j]).clamp(-32, 31);
             let inverse = invert(scale * float(quant));
-            pack_nibbles(&block.map(|number| index(inverse * number)), &mut out[8 + 16 * j..][..16]);
+            pack_nibbles(&each(block, |number| index(inverse * number)), &mut out[8 + 16 * j..][..16]);
             let quant = byte(quant + 32);
             out[4 + j / 2] |= (quant & 15) << (j % 2 * 4);
             high |= u16::from(quant >> 4) << (2 * j);

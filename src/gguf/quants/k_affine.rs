@@ -3,7 +3,7 @@
 use super::affine::{Found, Search};
 use super::floats::{from_half, half};
 use super::isa::for_each_isa;
-use super::lanes::{Groups, LANES, Lane, ZERO, byte, lanes, nearest, side_by_side};
+use super::lanes::{Groups, LANES, Lane, ZERO, byte, each, lanes, nearest, side_by_side};
 use super::scales::{fit_positive, pack_six_bits};
 use super::unpack::scale_and_least;
 use super::vector::Machine;
@@ -173,7 +173,7 @@ fn pack_5(quants: &[u8; SIZE], out: &mut [u8; 176]) {
             out[16 + j] |= (quants[j] >> 4) << group;
         }
     }
-    pack_pairs(&quants.map(|quant| quant & 15), &mut out[48..]);
+    pack_pairs(&each(quants, |quant| quant & 15), &mut out[48..]);
 }
 
 /// Two groups share their bytes.

@@ -4,7 +4,7 @@ use super::floats::{from_half, half};
 use super::isa::for_each_isa;
 use super::k_affine_2::pack_pairs_of_bits;
 use super::k_symmetric::{extreme, multiply, round};
-use super::lanes::{Groups, LANES, Lane, ZERO, byte, nearest, side_by_side};
+use super::lanes::{Groups, LANES, Lane, ZERO, byte, each, nearest, side_by_side};
 use super::scales::fit_signed;
 use super::symmetric::{Found, descend, search};
 use super::weights::{self, Importance};
@@ -85,7 +85,7 @@ fn finish(
     for j in 0..32 {
         out[j] = (0..8).fold(0, |bits, group| bits | (quants[32 * group + j] >> 2) << group);
     }
-    pack_pairs_of_bits(&quants.map(|quant| quant & 3), &mut out[32..96]);
+    pack_pairs_of_bits(&each(&quants, |quant| quant & 3), &mut out[32..96]);
     pack_scales(scales, &mut out[96..108]);
     out[108..].copy_from_slice(&scale.to_le_bytes());
 }

@@ -75,3 +75,13 @@ pub(super) fn byte(number: i32) -> u8 {
 pub(super) fn float(number: i32) -> f32 {
     number as f32
 }
+
+/// Each element by `f`. (`map` of arrays is not always made part of its caller, and then knows nothing of the caller's features.)
+#[inline(always)]
+pub(super) fn each<T: Copy, const N: usize>(elements: &[T; N], f: impl Fn(T) -> u8) -> [u8; N] {
+    let mut out = [0; N];
+    for i in 0..N {
+        out[i] = f(elements[i]);
+    }
+    out
+}

@@ -2,6 +2,7 @@
 
 use super::floats::half;
 use super::isa::for_each_isa;
+use super::lanes::{MAGIC, each, nearest_small};
 
 /// Numbers in a block.
 pub(super) const SIZE: usize = 32;
@@ -16,14 +17,6 @@ fn truncate(number: f32) -> i32 {
     if fits { number as i32 } else { i32::MIN }
 }
 
-/// To the nearest integer, ties away from zero.
-#[inline(always)]
-fn round(number: f32) -> i32 {
-    // The largest number below one half: adding one half itself would round 0.49999997 up.
-    const ALMOST_HALF: f32 = f32::from_bits(0x3eff_ffff);
-    truncate(number + ALMOST_HALF.copysign(number))
-}
-
 /// The lowest byte.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "C's conversion to a byte")]
 #[inline(always)]
@@ -35,6 +28,64 @@ fn byte(number: i32) -> u8 {
 #[inline(always)]
 fn capped(number: f32, most: i8) -> u8 {
     byte(truncate(number)).cast_signed().min(most).cast_unsigned()
+}
+
+/// The integer part of a number between zero and four million.
+#[inline(always)]
+fn floor_small(number: f32) -> f32 {
+    let near = nearest_small(number);
+    if near > number { near - 1.0 } else { near }
+}
+
+/// The lowest byte of an integer of less than four million.
+#[inline(always)]
+fn byte_small(number: f32) -> u8 {
+    byte((number + MAGIC).to_bits().cast_signed())
+}
+
+/// How the numbers of a block are divided by its scale.
+#[derive(Clone, Copy)]
+struct Scale {
+    inverse: f32,
+    /// Whether the quotients are sure to be as small as they should be. They are not where the scale is next to nothing or infinite.
+    is_plain: bool,
+}
+
+impl Scale {
+    #[inline(always)]
+    fn new(scale: f32) -> Self {
+        let inverse = inverse(scale);
+        Self { inverse, is_plain: scale.is_finite() && inverse.is_finite() }
+    }
+
+    /// The quants, of which `quotient` gives what is above them and below the next.
+    #[inline(always)]
+    fn quants(self, block: &Block, most: i8, quotient: impl Fn(f32, f32) -> f32) -> [u8; SIZE] {
+        let inverse = self.inverse;
+        if !self.is_plain {
+            return each(block, |number| capped(quotient(number, inverse), most));
+        }
+        let most = f32::from(most);
+        each(block, |number| {
+            let quant = floor_small(quotient(number, inverse));
+            byte_small(if quant < most { quant } else { most })
+        })
+    }
+
+    /// The nearest quants, ties away from zero.
+    #[inline(always)]
+    fn nearest(self, block: &Block) -> [u8; SIZE] {
+        // The largest number below one half: adding one half itself would round 0.49999997 up.
+        const ALMOST_HALF: f32 = f32::from_bits(0x3eff_ffff);
+        let inverse = self.inverse;
+        if !self.is_plain {
+            return each(block, |number| byte(truncate(number * inverse + ALMOST_HALF.copysign(number * inverse))));
+        }
+        each(block, |number| {
+            let quotient = number * inverse;
+            byte_small(floor_small(quotient.abs() + ALMOST_HALF).copysign(quotient))
+        })
+    }
 }
 
 #[inline(always)]
@@ -96,8 +147,14 @@ pub(super) fn pack_nibbles(quants: &[u8; SIZE], out: &mut [u8]) {
 /// The fifth bits of 32 quants.
 #[inline(always)]
 pub(super) fn fifth_bits(quants: &[u8; SIZE]) -> [u8; 4] {
-    let bits = quants.iter().enumerate().fold(0, |bits, (j, quant)| bits | ((u32::from(*quant) >> 4) & 1) << j);
-    bits.to_le_bytes()
+    // The bits of eight bytes are multiplied to where they form one byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut bits = [0; 4];
+    for (byte, quants) in bits.iter_mut().zip(quants.as_chunks::<8>().0) {
+        let fifths = (u64::from_le_bytes(*quants) >> 4) & 0x0101_0101_0101_0101;
+        *byte = fifths.wrapping_mul(GATHER).to_le_bytes()[7];
+    }
+    bits
 }
 
 #[inline(always)]
@@ -109,20 +166,16 @@ for_each_isa! {
     pub(super) fn encode_q8_0(numbers: &[f32], out: &mut [u8]) {
         for (block, out) in blocks::<34>(numbers, out) {
             let scale = largest(block) / 127.0;
-            let inverse = inverse(scale);
             put_half(scale, out);
-            for (out, number) in out[2..].iter_mut().zip(block) {
-                *out = byte(round(number * inverse));
-            }
+            out[2..].copy_from_slice(&Scale::new(scale).nearest(block));
         }
     }
 
     pub(super) fn encode_q4_0(numbers: &[f32], out: &mut [u8]) {
         for (block, out) in blocks::<18>(numbers, out) {
             let scale = extreme(block) / -8.0;
-            let inverse = inverse(scale);
             put_half(scale, out);
-            let quants = block.map(|number| capped(number * inverse + 8.5, 15));
+            let quants = Scale::new(scale).quants(block, 15, |number, inverse| number * inverse + 8.5);
             pack_nibbles(&quants, &mut out[2..]);
         }
     }
@@ -130,9 +183,8 @@ for_each_isa! {
     pub(super) fn encode_q5_0(numbers: &[f32], out: &mut [u8]) {
         for (block, out) in blocks::<22>(numbers, out) {
             let scale = extreme(block) / -16.0;
-            let inverse = inverse(scale);
             put_half(scale, out);
-            let quants = block.map(|number| capped(number * inverse + 16.5, 31));
+            let quants = Scale::new(scale).quants(block, 31, |number, inverse| number * inverse + 16.5);
             out[2..6].copy_from_slice(&fifth_bits(&quants));
             pack_nibbles(&quants, &mut out[6..]);
         }
@@ -142,10 +194,9 @@ for_each_isa! {
         for (block, out) in blocks::<20>(numbers, out) {
             let (least, most) = range(block, f32::MAX, -f32::MAX);
             let scale = (most - least) / 15.0;
-            let inverse = inverse(scale);
             put_half(scale, out);
             put_half(least, &mut out[2..]);
-            let quants = block.map(|number| capped((number - least) * inverse + 0.5, 15));
+            let quants = Scale::new(scale).quants(block, 15, |number, inverse| (number - least) * inverse + 0.5);
             pack_nibbles(&quants, &mut out[4..]);
         }
     }
@@ -154,11 +205,10 @@ for_each_isa! {
         for (block, out) in blocks::<24>(numbers, out) {
             let (least, most) = range(block, f32::MAX, -f32::MAX);
             let scale = (most - least) / 31.0;
-            let inverse = inverse(scale);
             put_half(scale, out);
             put_half(least, &mut out[2..]);
-            // Here ggml caps nothing.
-            let quants = block.map(|number| byte(truncate((number - least) * inverse + 0.5)));
+            // Here ggml caps nothing, and has no need to.
+            let quants = Scale::new(scale).quants(block, i8::MAX, |number, inverse| (number - least) * inverse + 0.5);
             out[4..8].copy_from_slice(&fifth_bits(&quants));
             pack_nibbles(&quants, &mut out[8..]);
         }
