@@ -15,6 +15,8 @@ mod golden;
 pub mod imatrix;
 mod kind;
 pub mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod metadata;
 pub mod quants;
 mod read;

@@ -6,7 +6,7 @@
 //! spread rows over threads. Nothing panics on any bytes or numbers; infinities and NaN are packed as something. Formats that
 //! ggml has and this module cannot pack are told by [`can_encode`].
 
-#![expect(unsafe_code, reason = "calls into functions compiled for features that have just been seen")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "calls into functions compiled for features that have just been seen"))]
 #![expect(clippy::needless_range_loop, reason = "loops over lanes index several arrays alike, and become vectors")]
 #![expect(clippy::inline_always, reason = "a body must become part of the caller that is compiled for an instruction set")]
 #![expect(clippy::float_cmp, reason = "the same bytes as ggml come only from the same comparisons")]
