@@ -5,6 +5,7 @@
 //! 3, tensors in the given order, the header and every tensor, the last one too, padded with zeros to the alignment, trailing
 //! dimensions of one left out. It does not write tensors, and it does not order them (see [`choose::order`](super::choose::order)).
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::io::{self, Write};
 
@@ -46,7 +47,8 @@ impl Layout {
     ///
     /// # Errors
     /// When names or keys are doubled or too long, when a shape does not fit its format, or when the sizes overflow.
-    pub fn new(metadata: &Metadata, tensors: Vec<(String, Vec<u64>, TensorKind)>) -> Result<Self, Error> {
+    pub fn new(metadata: impl Borrow<Metadata>, tensors: Vec<(String, Vec<u64>, TensorKind)>) -> Result<Self, Error> {
+        let metadata = metadata.borrow();
         let alignment = alignment(metadata)?;
         check_keys(metadata)?;
         check_names(&tensors)?;

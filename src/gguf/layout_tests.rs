@@ -73,7 +73,7 @@ fn what_is_laid_out_is_read_again() {
 
 #[test]
 fn an_empty_layout_is_a_padded_header() {
-    let layout = Layout::new(&Metadata::default(), Vec::new()).expect("a layout");
+    let layout = Layout::new(Metadata::default(), Vec::new()).expect("a layout");
     assert_eq!((layout.header().len(), layout.file_size_bytes()), (32, 32));
 }
 

@@ -60,7 +60,7 @@ fn metadata() -> Metadata {
 fn source() -> Vec<u8> {
     let kind = |shape: &[u64]| if shape.len() == 1 { TensorKind::F32 } else { TensorKind::F16 };
     let tensors = shapes().into_iter().map(|(name, shape)| (name, shape.clone(), kind(&shape))).collect();
-    let layout = Layout::new(&metadata(), tensors).expect("a layout");
+    let layout = Layout::new(metadata(), tensors).expect("a layout");
     let mut file = layout.header().to_vec();
     for (index, tensor) in layout.tensors().iter().enumerate() {
         let count = usize::try_from(tensor.elements()).expect("small");

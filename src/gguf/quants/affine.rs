@@ -4,7 +4,8 @@
 //! two versions of it, which differ only in what they make of numbers that are out of range.
 
 use super::lanes::{Groups, LANES, Lane, ZERO, byte, float, lanes, nearest};
-use super::vector::{Machine, nearest_small};
+use super::lines::{Sums, in_range, line, moments, range};
+use super::vector::{Machine, nearest_small, stored};
 
 /// How wide the search is.
 #[derive(Debug, Clone, Copy)]
@@ -33,26 +34,6 @@ pub(super) struct Found {
     flat: Lane,
     /// Above zero where the first guess was the best.
     first: Lane,
-}
-
-/// Sums over each group of weights times quants, their squares, and quants times numbers.
-struct Sums<V> {
-    quants: V,
-    squares: V,
-    products: V,
-}
-
-/// The weights of a group, summed alone and times its numbers.
-struct Moments<V> {
-    weight: V,
-    sum: V,
-}
-
-/// A line through each group, and what must be above zero for there to be one.
-struct Line<V> {
-    scale: V,
-    least: V,
-    determinant: V,
 }
 
 impl Search {
@@ -217,66 +198,4 @@ impl Search {
             *out = byte(if first { nearest(v).min(self.most).max(0) } else { self.quant(v) });
         }
     }
-}
-
-impl<V: Copy> Sums<V> {
-    #[inline(always)]
-    fn add<M: Machine<V = V>>(&mut self, m: M, x: V, weight: V, quant: V) {
-        let weighted = m.mul(weight, quant);
-        self.quants = m.add(self.quants, weighted);
-        self.squares = m.add(self.squares, m.mul(weighted, quant));
-        self.products = m.add(self.products, m.mul(weighted, x));
-    }
-}
-
-#[inline(always)]
-fn stored<M: Machine>(m: M, v: M::V) -> Lane {
-    let mut lane = ZERO;
-    m.store(v, &mut lane);
-    lane
-}
-
-/// Whether the numbers are so small that rounding them is safe; false for NaN.
-#[inline(always)]
-fn in_range<M: Machine>(m: M, a: M::V, b: M::V) -> bool {
-    let bound = m.splat(4.0e6);
-    m.all(m.less(m.abs(a), bound)) && m.all(m.less(m.abs(b), bound))
-}
-
-#[inline(always)]
-fn range<M: Machine, const N: usize>(m: M, x: &Groups<N>) -> (M::V, M::V) {
-    let (mut low, mut high) = (m.load(&x[0]), m.load(&x[0]));
-    for x in &x[1..] {
-        let x = m.load(x);
-        low = m.min(x, low);
-        high = m.max(x, high);
-    }
-    (low, high)
-}
-
-#[inline(always)]
-fn moments<M: Machine, const N: usize>(m: M, x: &Groups<N>, weights: &Groups<N>) -> Moments<M::V> {
-    let mut weight = m.load(&weights[0]);
-    let mut sum = m.mul(weight, m.load(&x[0]));
-    for (x, w) in x.iter().zip(weights).skip(1) {
-        let w = m.load(w);
-        weight = m.add(weight, w);
-        sum = m.add(sum, m.mul(w, m.load(x)));
-    }
-    Moments { weight, sum }
-}
-
-/// The line of least weighted squares through numbers over quants; it never starts above zero.
-#[inline(always)]
-fn line<M: Machine>(m: M, moments: &Moments<M::V>, sums: &Sums<M::V>) -> Line<M::V> {
-    let minus = |a: M::V, b: M::V, c: M::V, d: M::V| m.sub(m.mul(a, b), m.mul(c, d));
-    let determinant = minus(moments.weight, sums.squares, sums.quants, sums.quants);
-    let scale = m.div(minus(moments.weight, sums.products, moments.sum, sums.quants), determinant);
-    let least = m.div(minus(sums.squares, moments.sum, sums.quants, sums.products), determinant);
-    let above = m.less(m.splat(0.0), least);
-    if !m.any(above) {
-        return Line { scale, least, determinant };
-    }
-    let through_zero = m.div(sums.products, sums.squares);
-    Line { scale: m.select(above, through_zero, scale), least: m.select(above, m.splat(0.0), least), determinant }
 }

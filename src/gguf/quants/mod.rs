@@ -22,6 +22,7 @@ mod k_affine_2;
 mod k_symmetric;
 mod k_symmetric_3;
 mod lanes;
+mod lines;
 mod scales;
 mod simple;
 mod symmetric;

@@ -239,3 +239,11 @@ pub(super) fn nearest_small<M: Machine>(m: M, v: M::V) -> M::V {
     let magic = m.splat(super::lanes::MAGIC);
     m.sub(m.add(v, magic), magic)
 }
+
+/// The numbers of a vector.
+#[inline(always)]
+pub(super) fn stored<M: Machine>(m: M, v: M::V) -> Lane {
+    let mut lane = [0.0; LANES];
+    m.store(v, &mut lane);
+    lane
+}
