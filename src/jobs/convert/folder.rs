@@ -19,20 +19,23 @@ const MAX_FILES: usize = 16_384;
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
+    name: String,
 }
 
 impl Folder {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let path = fs::canonicalize(path).map_err(Error::io("open", path))?;
+    pub(super) fn open(given: &Path) -> Result<Self> {
+        let path = fs::canonicalize(given).map_err(Error::io("open", given))?;
         if !path.is_dir() {
             return Err(Error::Impossible(format!("{} is no folder; give the folder that holds config.json", path.display())));
         }
-        Ok(Self { path })
+        // Where the folder is a link, the model is called as the link is.
+        let name = given.file_name().or(path.file_name()).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Self { path, name })
     }
 
     /// The folder's own name.
     pub(super) fn name(&self) -> String {
-        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        self.name.clone()
     }
 
     pub(super) fn path_of(&self, name: &str) -> Result<PathBuf> {
@@ -50,6 +53,12 @@ impl Folder {
     pub(super) fn file(&self, name: &str) -> Result<File> {
         let path = self.path_of(name)?;
         File::open(&path).map_err(Error::io("open", &path))
+    }
+
+    /// A folder within; `None` if it is not there.
+    pub(super) fn inner(&self, name: &str) -> Result<Option<Self>> {
+        let path = self.path_of(name)?;
+        if path.is_dir() { Self::open(&path).map(Some) } else { Ok(None) }
     }
 
     /// All bytes of a file; `None` if it is not there.
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
-        let folder = Folder { path: "/models/x".into() };
+        let folder = Folder { path: "/models/x".into(), name: "x".into() };
         for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", "a/", "./a", "..\\a", "a\\b"] {
             assert!(folder.path_of(name).is_err(), "{name:?}");
         }
