@@ -15,7 +15,8 @@ pub(super) struct Importance {
 
 impl Importance {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let matrix = Imatrix::read_file(path).map_err(|error| Error::Malformed { file: path.display().to_string(), what: error.to_string() })?;
+        let matrix =
+            Imatrix::read_file(path).map_err(|error| Error::Malformed { file: path.display().to_string(), what: error.to_string() })?;
         Ok(Self { path: path.to_owned(), matrix })
     }
 
@@ -29,7 +30,9 @@ impl Importance {
         let wrong = |what: String| Error::Malformed { file: self.path.display().to_string(), what };
         let values = self.matrix.for_tensor(&tensor.name, &tensor.dimensions).map_err(|error| wrong(error.to_string()))?;
         match values {
-            Some(values) if values.len() as u64 != tensor.row() => Err(wrong(format!("{} has experts, for which it cannot be used", tensor.name))),
+            Some(values) if values.len() as u64 != tensor.row() => {
+                Err(wrong(format!("{} has experts, for which it cannot be used", tensor.name)))
+            }
             values => Ok(values),
         }
     }

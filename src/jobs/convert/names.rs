@@ -6,8 +6,19 @@ use super::config::{Config, Family};
 const BUFFERS: [&str; 3] = [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq"];
 /// Parts of names in models that see or hear: only their language model is converted.
 const OTHER_SENSES: [&str; 13] = [
-    "visual.", "vision.", "audio.", "vision_", "audio_", "projector.", "pre_mm_projector_norm", "image_newline", "view_seperator",
-    "patch_embed", "patch_merger.", "patch_merge_mlp.", "model.connector.",
+    "visual.",
+    "vision.",
+    "audio.",
+    "vision_",
+    "audio_",
+    "projector.",
+    "pre_mm_projector_norm",
+    "image_newline",
+    "view_seperator",
+    "patch_embed",
+    "patch_merger.",
+    "patch_merge_mlp.",
+    "model.connector.",
 ];
 
 /// The name without what wraps the language model; `None` for a tensor that is left out.
@@ -85,7 +96,9 @@ mod tests {
         ] {
             assert_eq!(translated(name, config).as_deref(), Some(expected));
         }
-        for name in ["model.layers.12.mlp.up_proj.weight", "model.layers.x.mlp.up_proj.weight", "model.norm", "model.layers.0.mystery.weight"] {
+        for name in
+            ["model.layers.12.mlp.up_proj.weight", "model.layers.x.mlp.up_proj.weight", "model.norm", "model.layers.0.mystery.weight"]
+        {
             assert_eq!(translated(name, &llama), None, "{name}");
         }
     }

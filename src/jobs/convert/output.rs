@@ -2,8 +2,9 @@
 //!
 //! A value that is dropped before that takes the file with it.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -53,7 +54,7 @@ impl Output {
         self.kept = true;
         sync_folder(parent(&self.path))?;
         let hash = std::mem::take(&mut self.hash).finalize();
-        Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&hash))
     }
 
     fn name(&self) -> Result<()> {
@@ -69,6 +70,15 @@ impl Output {
         }
         fs::rename(&self.temporary, &self.path).map_err(Error::io("rename to", &self.path))
     }
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 impl Drop for Output {
@@ -130,7 +140,8 @@ mod tests {
     use super::*;
 
     fn left(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder).expect("listed").map(|entry| entry.expect("listed").file_name().into_string().expect("text")).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder).expect("listed").map(|entry| entry.expect("listed").file_name().into_string().expect("text")).collect();
         names.sort_unstable();
         names
     }

@@ -175,10 +175,16 @@ mod tests {
         for (make_fails, take_fails) in [(7, 1000), (1000, 7), (0, 0)] {
             let (make, take) = (broken(make_fails), broken(take_fails));
             let mut taken = 0;
-            let result = run(threads(2), 100, || (), |index, (), _| make(index), |index, _| {
-                taken += 1;
-                take(index)
-            });
+            let result = run(
+                threads(2),
+                100,
+                || (),
+                |index, (), _| make(index),
+                |index, _| {
+                    taken += 1;
+                    take(index)
+                },
+            );
             assert!(matches!(result, Err(Error::Cancelled)));
             assert!(taken <= 8, "{taken}");
         }

@@ -174,7 +174,9 @@ mod tests {
 
     #[test]
     fn names_of_files_are_plain() {
-        for (name, expected) in [("Gemma 3 270m It", "Gemma-3-270m-It"), ("../../etc", "etc"), ("", "model"), ("..", "model"), ("a/b\\c:d", "a-b-c-d")] {
+        for (name, expected) in
+            [("Gemma 3 270m It", "Gemma-3-270m-It"), ("../../etc", "etc"), ("", "model"), ("..", "model"), ("a/b\\c:d", "a-b-c-d")]
+        {
             assert_eq!(file_name(name), expected);
         }
     }

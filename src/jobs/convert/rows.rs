@@ -59,22 +59,11 @@ impl Rows {
         let bytes = packing.kind.size_bytes(&[tensor.row(), chunk.rows]).ok_or_else(|| cannot(tensor, "its rows are no whole blocks"))?;
         out.clear();
         out.resize(length(bytes)?, 0);
-        if self.copies(tensor, packing.kind) {
+        if copies(tensor, packing.kind) {
             return self.read(tensor, chunk, out);
         }
         self.numbers(tensor, chunk, work)?;
         encode(packing.kind, &work.numbers, row, packing.importance, out).map_err(|error| cannot(tensor, error))
-    }
-
-    /// Whether the stored bytes are the wanted ones already.
-    fn copies(&self, tensor: &Tensor, kind: TensorKind) -> bool {
-        match &tensor.content {
-            Content::Numbers(_) => false,
-            Content::Gguf { kind: stored, .. } => *stored == kind,
-            Content::Weights(slice) => {
-                stored(slice.dtype) == Some(kind) && slice.interleave.is_none() && !slice.plus_one && slice.update.is_none() && tensor.stage == kind
-            }
-        }
     }
 
     /// Fills `work.numbers` with the rows of a chunk.
@@ -145,6 +134,21 @@ impl Rows {
     }
 }
 
+/// Whether the stored bytes are the wanted ones already.
+fn copies(tensor: &Tensor, kind: TensorKind) -> bool {
+    match &tensor.content {
+        Content::Numbers(_) => false,
+        Content::Gguf { kind: stored, .. } => *stored == kind,
+        Content::Weights(slice) => {
+            stored(slice.dtype) == Some(kind)
+                && slice.interleave.is_none()
+                && !slice.plus_one
+                && slice.update.is_none()
+                && tensor.stage == kind
+        }
+    }
+}
+
 /// The row of the file that becomes this row: llama.cpp's heads have in turn what Hugging Face's have in two halves.
 fn source_row(slice: &Slice, row: u64) -> u64 {
     let Some(head) = slice.interleave else { return row };
@@ -181,15 +185,13 @@ pub(super) fn stored(dtype: Dtype) -> Option<TensorKind> {
 
 #[expect(clippy::cast_possible_truncation, reason = "the converter, too, goes on in f32")]
 pub(super) fn unpack(dtype: Dtype, bytes: &[u8], numbers: &mut [f32]) -> std::result::Result<(), crate::gguf::quants::Error> {
-    match stored(dtype) {
-        Some(kind) => decode(kind, bytes, numbers),
-        None => {
-            for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                *number = f64::from_le_bytes(*bytes) as f32;
-            }
-            Ok(())
-        }
+    if let Some(kind) = stored(dtype) {
+        return decode(kind, bytes, numbers);
     }
+    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *number = f64::from_le_bytes(*bytes) as f32;
+    }
+    Ok(())
 }
 
 fn cannot(tensor: &Tensor, why: impl std::fmt::Display) -> Error {
@@ -220,6 +222,6 @@ mod tests {
         let mut numbers = [0.0; 2];
         let bytes = [1.5_f64.to_le_bytes(), (-0.1_f64).to_le_bytes()].concat();
         unpack(Dtype::F64, &bytes, &mut numbers).expect("unpacked");
-        assert_eq!(numbers, [1.5, -0.1]);
+        assert_eq!(numbers.map(f32::to_bits), [1.5_f32, -0.1].map(f32::to_bits));
     }
 }

@@ -33,7 +33,10 @@ pub(super) enum Content {
     Numbers(Vec<f32>),
     Weights(Slice),
     /// Bytes of a GGUF file, from this place on.
-    Gguf { start: u64, kind: TensorKind },
+    Gguf {
+        start: u64,
+        kind: TensorKind,
+    },
 }
 
 /// Rows in a safetensors file.

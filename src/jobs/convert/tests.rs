@@ -1,1 +1,7 @@
-//! t
+//! Tiny models of every family against what llama.cpp's own tools made of them (`tests/golden/convert.py`).
+
+mod golden;
+mod merging;
+mod misuse;
+mod requantizing;
+mod weights;

@@ -60,15 +60,24 @@ impl Updates {
     }
 
     /// Notes at each tensor which update belongs to it. Every update must find its matrix. `names`: those in the model's files.
-    pub(super) fn attach<'a>(&self, tensors: &mut [Tensor], names: impl Fn(&str) -> Option<String>, model: &'a str) -> Result<()> {
+    pub(super) fn attach(&self, tensors: &mut [Tensor], names: impl Fn(&str) -> Option<String>, model: &str) -> Result<()> {
         for (index, update) in self.updates.iter().enumerate() {
             let name = names(&update.matrix);
             let tensor = name.and_then(|name| tensors.iter_mut().find(|tensor| tensor.name == name));
-            let unknown = || Error::Impossible(format!("the adapter changes {}, which {model} does not have: it is for another model", shown(&update.matrix)));
+            let unknown = || {
+                Error::Impossible(format!(
+                    "the adapter changes {}, which {model} does not have: it is for another model",
+                    shown(&update.matrix)
+                ))
+            };
             let tensor = tensor.ok_or_else(unknown)?;
             let wanted = [update.a.shape[1], update.b.shape[0]];
             if tensor.dimensions != wanted {
-                let found = format!("the adapter's {} is for a matrix of {wanted:?}, the model's has {:?}", shown(&update.matrix), tensor.dimensions);
+                let found = format!(
+                    "the adapter's {} is for a matrix of {wanted:?}, the model's has {:?}",
+                    shown(&update.matrix),
+                    tensor.dimensions
+                );
                 return Err(Error::Impossible(found));
             }
             if let Content::Weights(slice) = &mut tensor.content {
@@ -79,7 +88,14 @@ impl Updates {
     }
 
     /// Adds an update to rows of its matrix. `source` says which row of the model's file each row is.
-    pub(super) fn add(&self, update: usize, rows: Range<u64>, source: impl Fn(u64) -> u64, numbers: &mut [f32], scratch: &mut Scratch) -> Result<()> {
+    pub(super) fn add(
+        &self,
+        update: usize,
+        rows: Range<u64>,
+        source: impl Fn(u64) -> u64,
+        numbers: &mut [f32],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         let update = &self.updates[update];
         let Scratch { raw, slice, factors, sum } = scratch;
         let (rank, width) = (length(update.rank)?, length(update.a.shape[1])?);

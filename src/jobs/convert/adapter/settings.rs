@@ -35,7 +35,10 @@ impl Settings {
     /// By how much the product of a module's two matrices is multiplied. Ranks by pattern are in the matrices themselves.
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "ranks are small, and weights are f32")]
     pub(super) fn scale(&self, module: &str, rank: u64) -> f32 {
-        let own = self.alphas.iter().find(|(pattern, _)| module.strip_suffix(pattern.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+        let own = self
+            .alphas
+            .iter()
+            .find(|(pattern, _)| module.strip_suffix(pattern.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
         let alpha = own.map_or(self.alpha, |(_, alpha)| *alpha);
         let rank = rank as f64;
         (alpha / if self.stabilized { rank.sqrt() } else { rank }) as f32
@@ -59,7 +62,9 @@ fn pattern_of(pattern: &str, alpha: &Value) -> Result<(String, f64)> {
 }
 
 fn refuse(json: &Value) -> Result<()> {
-    let full = |key: &str| json.get(key).is_some_and(|value| !matches!(value, Value::Null) && value.as_array().is_none_or(|list| !list.is_empty()));
+    let full = |key: &str| {
+        json.get(key).is_some_and(|value| !matches!(value, Value::Null) && value.as_array().is_none_or(|list| !list.is_empty()))
+    };
     let kind = json.get("peft_type").and_then(Value::as_str).unwrap_or("LORA");
     let what = if kind != "LORA" {
         format!("an adapter of the kind {}", shown(kind))
@@ -74,5 +79,8 @@ fn refuse(json: &Value) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Unsupported { what, supported: "LoRA and rsLoRA on linear layers; merge this one with PEFT itself and convert the result".to_owned() })
+    Err(Error::Unsupported {
+        what,
+        supported: "LoRA and rsLoRA on linear layers; merge this one with PEFT itself and convert the result".to_owned(),
+    })
 }

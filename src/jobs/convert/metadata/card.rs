@@ -70,9 +70,10 @@ fn is_below(line: &str) -> bool {
 fn entry(value: &str, below: &[&str]) -> Option<Entry> {
     match value.chars().next() {
         None | Some('#') => list(below).map(Entry::List),
-        Some('[') => value.strip_prefix('[')?.strip_suffix(']').map(|items| {
-            Entry::List(items.split(',').filter_map(|item| scalar(item.trim())).collect())
-        }),
+        Some('[') => value
+            .strip_prefix('[')?
+            .strip_suffix(']')
+            .map(|items| Entry::List(items.split(',').filter_map(|item| scalar(item.trim())).collect())),
         Some('|' | '>' | '{' | '&' | '*' | '!') => None,
         Some(_) => scalar(value).map(Entry::Text),
     }

@@ -51,8 +51,21 @@ const CARD: &[(&str, &[&str])] = &[
 
 /// The order in which they are written, around the size label.
 const ORDER: &[&str] = &[
-    "name", "author", "version", "organization", "finetune", "basename", "description", "size_label", "license", "license.name",
-    "license.link", "source.url", "source.doi", "source.uuid", "source.repo_url",
+    "name",
+    "author",
+    "version",
+    "organization",
+    "finetune",
+    "basename",
+    "description",
+    "size_label",
+    "license",
+    "license.name",
+    "license.link",
+    "source.url",
+    "source.doi",
+    "source.uuid",
+    "source.repo_url",
 ];
 
 impl General {
@@ -186,7 +199,7 @@ impl Origin {
 
 /// The number of weights as people say it, in at least two digits: `7.2B`, `494M`.
 #[expect(clippy::cast_precision_loss, reason = "two digits of it are wanted")]
-pub(in crate::jobs::convert) fn size_label(parameters: u64) -> String {
+fn size_label(parameters: u64) -> String {
     let count = parameters as f64;
     let (scaled, unit) = match count {
         count if count > 1e12 => (count * 1e-12, 'T'),

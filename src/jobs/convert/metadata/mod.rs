@@ -9,6 +9,6 @@ mod model;
 mod naming;
 mod pairs;
 
-pub(super) use general::{General, size_label};
+pub(super) use general::General;
 pub(super) use model::{ROPE_ATTENTION_FACTOR, parameters, rope_tensors};
 pub(super) use pairs::Pairs;

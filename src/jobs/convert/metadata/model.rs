@@ -171,7 +171,9 @@ pub(in crate::jobs::convert) type RopeTensors = (Vec<(&'static str, Vec<f32>)>, 
 /// The tensors that the files do not have and llama.cpp wants.
 pub(in crate::jobs::convert) fn rope_tensors(config: &Config) -> Result<RopeTensors> {
     match config.family {
-        Family::Llama | Family::Mistral if config.rope.kind() == "llama3" => Ok((vec![("rope_freqs.weight", llama3_factors(config))], None)),
+        Family::Llama | Family::Mistral if config.rope.kind() == "llama3" => {
+            Ok((vec![("rope_freqs.weight", llama3_factors(config))], None))
+        }
         Family::Phi3 => phi3_factors(config),
         _ => Ok((Vec::new(), None)),
     }
@@ -222,7 +224,12 @@ fn phi3_factors(config: &Config) -> Result<RopeTensors> {
         _ if scale <= 1.0 => 1.0,
         "su" | "longrope" => (1.0 + scale.ln() / original.ln()).sqrt(),
         "yarn" => 0.1 * scale.ln() + 1.0,
-        kind => return Err(Error::Unsupported { what: format!("rope scaling of the kind {kind:.40?}"), supported: "longrope, yarn".to_owned() }),
+        kind => {
+            return Err(Error::Unsupported {
+                what: format!("rope scaling of the kind {kind:.40?}"),
+                supported: "longrope, yarn".to_owned(),
+            });
+        }
     };
     let narrow = |numbers: Vec<f64>| numbers.into_iter().map(|number| number as f32).collect();
     Ok((vec![("rope_factors_long.weight", narrow(long)), ("rope_factors_short.weight", narrow(short))], Some(attention)))

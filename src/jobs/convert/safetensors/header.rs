@@ -24,7 +24,9 @@ pub(in crate::jobs::convert) enum Dtype {
     F16,
     Bf16,
     /// Anything else: fine to have, not to convert.
-    Other { bytes: u64 },
+    Other {
+        bytes: u64,
+    },
 }
 
 impl Dtype {

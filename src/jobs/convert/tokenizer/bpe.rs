@@ -12,7 +12,10 @@ use crate::gguf::Strings;
 /// The tokens up to `size`, the vocabulary's size by the model's configuration.
 pub(super) fn read(json: &TokenizerJson, config: Option<&Value>, size: usize) -> Result<Pieces> {
     if json.model.kind != "BPE" && !json.model.kind.is_empty() {
-        return Err(Error::Unsupported { what: format!("a tokenizer of the kind {:.40?}", json.model.kind), supported: "BPE, SentencePiece".to_owned() });
+        return Err(Error::Unsupported {
+            what: format!("a tokenizer of the kind {:.40?}", json.model.kind),
+            supported: "BPE, SentencePiece".to_owned(),
+        });
     }
     let vocabulary = &json.model.vocab;
     let known = json.added_tokens.iter().map(|token| token.id);

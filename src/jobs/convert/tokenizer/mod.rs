@@ -10,6 +10,7 @@ mod pre;
 mod protobuf;
 mod sentencepiece;
 mod special;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,9 @@ pub(super) fn write(pairs: &mut Pairs, folder: &Folder, config: &Config, pre: Op
     let tokenizer = Tokenizer { folder, config, settings: settings.as_ref() };
     match config.family {
         Family::Llama | Family::Mistral => tokenizer.llama(pairs, json, pre),
-        Family::Phi3 if tokenizer.setting("tokenizer_class").and_then(Value::as_str) == Some("GPT2Tokenizer") => tokenizer.bpe(pairs, json, pre),
+        Family::Phi3 if tokenizer.setting("tokenizer_class").and_then(Value::as_str) == Some("GPT2Tokenizer") => {
+            tokenizer.bpe(pairs, json, pre)
+        }
         Family::Phi3 => tokenizer.sentencepiece(pairs, json.as_ref()),
         Family::Gemma | Family::Gemma2 | Family::Gemma3 => tokenizer.gemma(pairs, json.as_ref()),
         Family::Qwen2 | Family::Qwen3 if folder.has(sentencepiece::FILE) => tokenizer.sentencepiece(pairs, json.as_ref()),

@@ -28,7 +28,10 @@ pub(super) fn name(json: &TokenizerJson, told: Option<&str>) -> Result<String> {
     let found = json.pre_tokenizer.as_ref().and_then(steps).and_then(|steps| known(&steps, json));
     found.map(str::to_owned).ok_or_else(|| Error::Unsupported {
         what: format!("the pre-tokenizer of tokenizer.json ({})", described(json.pre_tokenizer.as_ref())),
-        supported: format!("{}; if it is one that llama.cpp knows under another name, give that name as the pre-tokenizer", NAMES.join(", ")),
+        supported: format!(
+            "{}; if it is one that llama.cpp knows under another name, give that name as the pre-tokenizer",
+            NAMES.join(", ")
+        ),
     })
 }
 
@@ -100,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    fn tokenizer(pre: Value, more: Value) -> TokenizerJson {
+    fn tokenizer(pre: &Value, more: &Value) -> TokenizerJson {
         let mut whole = json!({"pre_tokenizer": pre, "model": {"type": "BPE"}});
         for (key, value) in more.as_object().expect("an object") {
             whole[key] = value.clone();
@@ -126,16 +129,20 @@ mod tests {
             (split(TEKKEN), begins, "tekken"),
             (split(GPT_4O), json!({}), "gpt-4o"),
             (json!({"type": "ByteLevel", "use_regex": true}), json!({}), "gpt-2"),
-            (json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, {"type": "ByteLevel"}]}), json!({}), "smollm"),
+            (
+                json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, {"type": "ByteLevel"}]}),
+                json!({}),
+                "smollm",
+            ),
         ] {
-            assert_eq!(name(&tokenizer(pre, more), None).expect("known"), expected);
+            assert_eq!(name(&tokenizer(&pre, &more), None).expect("known"), expected);
         }
     }
 
     #[test]
     fn an_unknown_rule_is_refused_with_what_to_do_and_can_be_named() {
         for pre in [Value::Null, json!({"type": "Whitespace"}), split(r"\w+")] {
-            let tokenizer = tokenizer(pre, json!({}));
+            let tokenizer = tokenizer(&pre, &json!({}));
             let error = name(&tokenizer, None).expect_err("unknown").to_string();
             assert!(error.contains("qwen2") && error.contains("give that name"), "{error}");
             assert_eq!(name(&tokenizer, Some("exaone")).expect("told"), "exaone");

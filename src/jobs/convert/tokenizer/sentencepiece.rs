@@ -124,7 +124,9 @@ pub(super) fn is_in_json(json: &TokenizerJson) -> bool {
 }
 
 fn is_byte(text: &str) -> bool {
-    text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
+    text.strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'))
+        .is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok())
 }
 
 /// Whether a tokenizer's configuration names this token as one of its special ones.

@@ -9,6 +9,7 @@ use super::super::error::Result;
 use super::super::folder::Folder;
 use super::super::metadata::Pairs;
 use super::json::{Added, TokenizerJson};
+use super::template;
 
 /// The roles in the order in which they are looked for.
 const ROLES: [&str; 7] = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"];
@@ -44,7 +45,7 @@ impl Special {
             special.processors(json.post_processor.as_ref(), config.as_mut());
         }
         if let Some(config) = &config {
-            special.template = template(sources.folder, config)?;
+            special.template = template::read(sources.folder, config)?;
             special.roles_of(config, sources.json.map_or(&[], |json| json.added_tokens.as_slice()));
         }
         for role in special.roles.clone() {
@@ -161,7 +162,14 @@ impl Special {
     }
 
     /// Whether something stands between two texts.
-    fn separates(&mut self, pair: &[Value], first: Option<&str>, last: Option<&str>, names: &Names, config: Option<&mut Map<String, Value>>) {
+    fn separates(
+        &mut self,
+        pair: &[Value],
+        first: Option<&str>,
+        last: Option<&str>,
+        names: &Names,
+        config: Option<&mut Map<String, Value>>,
+    ) {
         let start = usize::from(first.is_some() && pair.first().and_then(special_id) == first);
         let ends = last.is_some() && pair.last().and_then(special_id) == last;
         let Some(pair) = pair.get(start..pair.len() - usize::from(ends)).filter(|pair| pair.len() > 2) else { return };
@@ -197,10 +205,8 @@ impl Special {
                 pairs.bool(format!("tokenizer.ggml.add_{role}_token"), *add);
             }
         }
-        match &self.template {
-            Some(Value::String(template)) => pairs.string("tokenizer.chat_template", template),
-            Some(Value::Array(templates)) => write_templates(pairs, templates),
-            _ => {}
+        if let Some(template) = &self.template {
+            template::write(pairs, template);
         }
         for (key, switch) in [("lowercase", self.lowercase), ("strip_accents", self.strip_accents)] {
             if let Some(switch) = switch {
@@ -279,61 +285,4 @@ fn truthy(value: &Value) -> bool {
         Value::Object(map) => !map.is_empty(),
         _ => true,
     }
-}
-
-/// The template: in the tokenizer's configuration, or in a file of its own.
-fn template(folder: &Folder, config: &Map<String, Value>) -> Result<Option<Value>> {
-    if let Some(template) = config.get("chat_template") {
-        return Ok(Some(template.clone()).filter(|template| template.is_string() || template.is_array()));
-    }
-    if let Some(text) = folder.text("chat_template.jinja")? {
-        let default = Value::from(unix_lines(&text));
-        let more = more_templates(folder)?;
-        if more.is_empty() {
-            return Ok(Some(default));
-        }
-        let named = |name: &str, template: Value| serde_json::json!({"name": name, "template": template});
-        return Ok(Some([named("default", default)].into_iter().chain(more.iter().map(|(name, text)| named(name, text.as_str().into()))).collect()));
-    }
-    let json = folder.json("chat_template.json")?;
-    Ok(json.and_then(|json| json.get("chat_template").cloned()).filter(|template| template.is_string() || template.is_array()))
-}
-
-fn more_templates(folder: &Folder) -> Result<Vec<(String, String)>> {
-    let Some(folder) = folder.inner("additional_chat_templates")? else { return Ok(Vec::new()) };
-    let mut templates = Vec::new();
-    for file in folder.names("", ".jinja")? {
-        let text = folder.text(&file)?.unwrap_or_default();
-        templates.push((file.trim_end_matches(".jinja").to_owned(), unix_lines(&text)));
-    }
-    Ok(templates)
-}
-
-/// As Python reads a text.
-fn unix_lines(text: &str) -> String {
-    text.replace("\r\n", "\n").replace('\r', "\n")
-}
-
-fn write_templates(pairs: &mut Pairs, templates: &[Value]) {
-    let mut names = Vec::new();
-    let mut default = None;
-    for choice in templates {
-        let name: String = choice.get("name").and_then(Value::as_str).unwrap_or_default().chars().map(plain).collect();
-        match choice.get("template").and_then(Value::as_str) {
-            Some(template) if name == "default" => default = Some(template),
-            Some(template) if !name.is_empty() => {
-                pairs.string(format!("tokenizer.chat_template.{name}"), template);
-                names.push(name);
-            }
-            _ => {}
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    pairs.strings("tokenizer.chat_templates", &names);
-    pairs.string("tokenizer.chat_template", default.unwrap_or_default());
-}
-
-fn plain(c: char) -> char {
-    if c.is_ascii_alphanumeric() { c } else { '_' }
 }

@@ -26,7 +26,8 @@ fn tokenizer_json(processor: &Value) -> Value {
 
 fn written(files: &[(&str, Value)]) -> Vec<(String, gguf::Value)> {
     let (_place, folder) = folder(files);
-    let config = Config::parse(json!({"architectures": ["Qwen2ForCausalLM"], "vocab_size": 6, "eos_token_id": 1, "pad_token_id": [1]})).expect("understood");
+    let config = Config::parse(json!({"architectures": ["Qwen2ForCausalLM"], "vocab_size": 6, "eos_token_id": 1, "pad_token_id": [1]}))
+        .expect("understood");
     let mut pairs = Pairs::default();
     write(&mut pairs, &folder, &config, None).expect("written");
     pairs.into_pairs()
@@ -34,13 +35,25 @@ fn written(files: &[(&str, Value)]) -> Vec<(String, gguf::Value)> {
 
 #[test]
 fn a_small_vocabulary_is_written_in_the_converters_order() {
-    let processor = json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}], "pair": []});
+    let processor =
+        json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}], "pair": []});
     let settings = json!({"bos_token": {"content": "<s>"}, "eos_token": "<|end|>", "chat_template": "{{x}}", "add_eos_token": true});
     let pairs = written(&[("tokenizer.json", tokenizer_json(&processor)), ("tokenizer_config.json", settings)]);
     let keys: Vec<&str> = pairs.iter().map(|(key, _)| key.trim_start_matches("tokenizer.")).collect();
     assert_eq!(
         keys,
-        ["ggml.model", "ggml.pre", "ggml.tokens", "ggml.token_type", "ggml.merges", "ggml.bos_token_id", "ggml.eos_token_id", "ggml.add_bos_token", "ggml.add_eos_token", "chat_template"]
+        [
+            "ggml.model",
+            "ggml.pre",
+            "ggml.tokens",
+            "ggml.token_type",
+            "ggml.merges",
+            "ggml.bos_token_id",
+            "ggml.eos_token_id",
+            "ggml.add_bos_token",
+            "ggml.add_eos_token",
+            "chat_template"
+        ]
     );
     let gguf::Value::Strings(tokens) = &pairs[2].1 else { panic!("tokens") };
     assert_eq!(tokens.iter().collect::<Vec<_>>(), [&b"a"[..], b"b", b"<|end|>", b" x", b"<s>", b"[PAD5]"]);
