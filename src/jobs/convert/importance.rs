@@ -20,9 +20,9 @@ impl Importance {
         Ok(Self { path: path.to_owned(), matrix })
     }
 
-    /// What the metadata of the result say about it.
+    /// What the metadata of the result say about it. Where the file lies is nobody's business.
     pub(super) fn info(&self) -> ImatrixInfo {
-        self.matrix.info(&self.path.to_string_lossy())
+        self.matrix.info(&self.path.file_name().unwrap_or_default().to_string_lossy())
     }
 
     /// How much each column of a tensor counts, if that is known.

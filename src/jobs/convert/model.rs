@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use super::adapter::Updates;
+use super::adapter::{Updates, export};
 use super::config::Config;
 use super::error::{Error, Result};
 use super::folder::Folder;
-use super::metadata::{General, Pairs, ROPE_ATTENTION_FACTOR, parameters, rope_tensors};
+use super::metadata::{General, Pairs, ROPE_ATTENTION_FACTOR, Size, parameters, rope_tensors};
 use super::names::translated;
 use super::options::{Options, Source};
 use super::rows::{Rows, Store};
@@ -26,6 +26,8 @@ pub(super) struct Model {
     metadata: Metadata,
     /// Whether matrices may be stored as what is asked for, rather than as what they are.
     staged: bool,
+    /// An adapter's tensors stay in their order, and none is quantized.
+    pub(super) is_adapter: bool,
 }
 
 impl Model {
@@ -33,6 +35,11 @@ impl Model {
         match (&options.source, &options.adapter) {
             (Source::Folder(path), adapter) => folder(path, adapter.as_deref(), options),
             (Source::Gguf(path), None) => gguf(path, options),
+            (Source::Adapter { adapter, base }, None) => exported(adapter, base, options),
+            (Source::Adapter { .. }, Some(_)) => Err(Error::Unsupported {
+                what: "merging one adapter into another".to_owned(),
+                supported: "one adapter at a time".to_owned(),
+            }),
             (Source::Gguf(_), Some(_)) => Err(Error::Unsupported {
                 what: "merging an adapter into a GGUF file".to_owned(),
                 supported: "merging into the folder that the adapter was trained on".to_owned(),
@@ -77,7 +84,7 @@ fn folder(path: &Path, adapter: Option<&Path>, options: &Options) -> Result<Mode
         updates.attach(&mut tensors, |name| translated(name, &config), &folder.name())?;
     }
     let metadata = metadata(&folder, &config, &tensors, stage, options)?;
-    Ok(Model { rows: Rows { store: Store::Folder(weights), updates }, tensors, metadata, staged: true })
+    Ok(Model { rows: Rows { store: Store::Folder(weights), updates }, tensors, metadata, staged: true, is_adapter: false })
 }
 
 fn metadata(folder: &Folder, config: &Config, tensors: &[Tensor], stage: TensorKind, options: &Options) -> Result<Metadata> {
@@ -89,16 +96,17 @@ fn metadata(folder: &Folder, config: &Config, tensors: &[Tensor], stage: TensorK
         pairs.f32(format!("{architecture}.{ROPE_ATTENTION_FACTOR}"), factor);
     }
     pairs.string("general.type", "model");
-    General::read(folder, config, count, options.name.as_deref())?.write(&mut pairs);
+    General::read(folder, config, Size::Model(count), options.name.as_deref())?.write(&mut pairs);
     let file_type = if stage == TensorKind::BF16 { FileType::BF16 } else { FileType::F16 };
     parameters(&mut pairs, config, file_type.code());
     pairs.u32("general.quantization_version", 2);
     tokenizer::write(&mut pairs, folder, config, options.pre_tokenizer.as_deref())?;
-    let mut metadata = Metadata::default();
-    for (key, value) in pairs.into_pairs() {
-        metadata.push(key, value);
-    }
-    Ok(metadata)
+    Ok(pairs.into_metadata())
+}
+
+fn exported(adapter: &Path, base: &Path, options: &Options) -> Result<Model> {
+    let (weights, tensors, metadata) = export(adapter, base, options.name.as_deref())?;
+    Ok(Model { rows: Rows { store: Store::Folder(weights), updates: None }, tensors, metadata, staged: true, is_adapter: true })
 }
 
 fn gguf(path: &Path, options: &Options) -> Result<Model> {
@@ -121,7 +129,7 @@ fn gguf(path: &Path, options: &Options) -> Result<Model> {
         metadata.set("general.name", crate::gguf::Value::String(name.clone()));
     }
     let store = Store::Gguf { path: path.to_owned(), file };
-    Ok(Model { rows: Rows { store, updates: None }, tensors, metadata, staged: false })
+    Ok(Model { rows: Rows { store, updates: None }, tensors, metadata, staged: false, is_adapter: false })
 }
 
 fn refuse_parts(path: &Path, metadata: &Metadata) -> Result<()> {

@@ -11,6 +11,11 @@ pub enum Source {
     /// A folder as Hugging Face has it: `config.json`, a tokenizer, safetensors.
     Folder(PathBuf),
     Gguf(PathBuf),
+    /// The folder of an adapter in PEFT's format, to become a GGUF adapter; of its base model only the configuration is read.
+    Adapter {
+        adapter: PathBuf,
+        base: PathBuf,
+    },
 }
 
 /// Where the result goes.

@@ -37,16 +37,15 @@ impl Planned {
         if file_type.needs_importance() && importance.is_none() {
             return Err(Error::Impossible(format!("{file_type} is only good with an importance matrix; give one, or choose another type")));
         }
-        let tensors = model.tensors(file_type);
-        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        let order = order(&names);
-        let shapes: Vec<_> = order.iter().map(|at| (names[*at], tensors[*at].dimensions.as_slice(), tensors[*at].stage)).collect();
-        let kinds = choose(file_type, &choose::Model::from_metadata(model.metadata()), &shapes, importance.is_some());
-        let ordered: Vec<Tensor> = order.iter().map(|at| tensors[*at].clone()).collect();
+        let (ordered, kinds) = arranged(model, file_type, importance.is_some())?;
         for (tensor, kind) in ordered.iter().zip(&kinds) {
             expect_possible(tensor, *kind, options)?;
         }
-        let metadata = quantized_metadata(model.metadata(), file_type, importance.map(Importance::info).as_ref());
+        let metadata = if model.is_adapter {
+            model.metadata().clone()
+        } else {
+            quantized_metadata(model.metadata(), file_type, importance.map(Importance::info).as_ref())
+        };
         let layout = layout(&metadata, &ordered, &kinds)?;
         Ok(Self { path: path(options, model.name(), file_type), file_type, layout, tensors: ordered })
     }
@@ -99,6 +98,23 @@ fn chunk_numbers(threads: NonZeroUsize) -> u64 {
 pub(super) fn plan(model: &Model, files: &[Planned], threads: NonZeroUsize) -> Plan {
     let peak_memory_bytes = files.iter().map(|file| file.peak_bytes(threads)).max().unwrap_or(0);
     Plan { files: files.iter().map(Planned::summary).collect(), parameters: model.parameters(), peak_memory_bytes }
+}
+
+/// The tensors in the file's order, and what each is stored as.
+fn arranged(model: &Model, file_type: FileType, has_importance: bool) -> Result<(Vec<Tensor>, Vec<TensorKind>)> {
+    let tensors = model.tensors(file_type);
+    if model.is_adapter {
+        if file_type.is_quantized() {
+            return Err(Error::Unsupported { what: format!("an adapter as {file_type}"), supported: "F32, F16, BF16".to_owned() });
+        }
+        let kinds = tensors.iter().map(|tensor| tensor.stage).collect();
+        return Ok((tensors, kinds));
+    }
+    let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let order = order(&names);
+    let shapes: Vec<_> = order.iter().map(|at| (names[*at], tensors[*at].dimensions.as_slice(), tensors[*at].stage)).collect();
+    let kinds = choose(file_type, &choose::Model::from_metadata(model.metadata()), &shapes, has_importance);
+    Ok((order.iter().map(|at| tensors[*at].clone()).collect(), kinds))
 }
 
 fn layout(metadata: &Metadata, tensors: &[Tensor], kinds: &[TensorKind]) -> Result<Layout> {

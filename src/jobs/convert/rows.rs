@@ -106,6 +106,9 @@ impl Rows {
                 round(TensorKind::F16, work).map_err(|error| cannot(tensor, error))?;
             }
         }
+        if let Some(factor) = slice.factor {
+            work.numbers.iter_mut().for_each(|number| *number *= factor);
+        }
         if let (Some(update), Some(updates)) = (slice.update, &self.updates) {
             let source = |row| source_row(slice, row);
             return updates.add(update, chunk.first..chunk.first + chunk.rows, source, &mut work.numbers, &mut work.scratch);
@@ -144,6 +147,7 @@ fn copies(tensor: &Tensor, kind: TensorKind) -> bool {
                 && slice.interleave.is_none()
                 && !slice.plus_one
                 && slice.update.is_none()
+                && slice.factor.is_none()
                 && tensor.stage == kind
         }
     }
@@ -209,7 +213,7 @@ mod tests {
 
     #[test]
     fn heads_are_interleaved_as_the_converters_permute_does() {
-        let slice = Slice { file: 0, start: 0, dtype: Dtype::F32, interleave: Some(6), plus_one: false, update: None };
+        let slice = Slice { file: 0, start: 0, dtype: Dtype::F32, interleave: Some(6), plus_one: false, update: None, factor: None };
         let rows: Vec<u64> = (0..12).map(|row| source_row(&slice, row)).collect();
         assert_eq!(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
         let mut numbers: Vec<f32> = (0_u8..12).map(f32::from).collect();

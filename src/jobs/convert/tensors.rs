@@ -51,6 +51,8 @@ pub(super) struct Slice {
     pub(super) plus_one: bool,
     /// The low-rank update to be added: its index in the adapter.
     pub(super) update: Option<usize>,
+    /// What every number is multiplied by.
+    pub(super) factor: Option<f32>,
 }
 
 impl Tensor {
@@ -118,12 +120,13 @@ fn tensor(file: usize, entry: &Entry, name: &str, config: &Config, stage: Tensor
         interleave: interleave(name, &entry.shape, config).map_err(wrong)?,
         plus_one: config.family.is_gemma() && name.ends_with("norm.weight"),
         update: None,
+        factor: None,
     });
     Ok(Tensor { name: own, dimensions, stage: if plain { TensorKind::F32 } else { stage }, content })
 }
 
 /// Rows of one head if this is a query or key whose rows llama.cpp wants interleaved.
-fn interleave(name: &str, shape: &[u64], config: &Config) -> std::result::Result<Option<u64>, String> {
+pub(super) fn interleave(name: &str, shape: &[u64], config: &Config) -> std::result::Result<Option<u64>, String> {
     let (stem, _) = name.rsplit_once('.').unwrap_or((name, ""));
     let heads = match stem.rsplit('.').next() {
         Some("q_proj") => config.heads,

@@ -4,4 +4,5 @@ mod golden;
 mod merging;
 mod misuse;
 mod requantizing;
+mod weighing;
 mod weights;

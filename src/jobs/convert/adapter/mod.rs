@@ -1,8 +1,9 @@
-//! Low-rank adapters in PEFT's format, to be merged into a model while it is converted.
+//! Low-rank adapters in PEFT's format, to be merged into a model while it is converted, or written as a GGUF adapter.
 //!
 //! Each adapted matrix W becomes W + scale·B·A in F32, row by row, with A read in slices: an adapter of any rank takes little memory.
 //! The scale is alpha/r, or alpha/√r with rsLoRA, with alphas and ranks by pattern. What cannot be merged rightly is refused.
 
+mod export;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use super::folder::Folder;
 use super::rows::{length, unpack};
 use super::safetensors::{Dtype, Entry, Weights};
 use super::tensors::{Content, Tensor};
+pub(super) use export::export;
 use settings::Settings;
 
 const FILE: &str = "adapter_model.safetensors";
@@ -36,7 +38,7 @@ struct Update {
     a: Entry,
     b: Entry,
     rank: u64,
-    scale: f32,
+    scale: f64,
 }
 
 /// Memory for one thread's additions.
@@ -114,8 +116,10 @@ impl Updates {
                 multiply(sum, &factors[length(first)?..], slice);
             }
         }
+        #[expect(clippy::cast_possible_truncation, reason = "weights are f32")]
+        let scale = update.scale as f32;
         for (number, sum) in numbers.iter_mut().zip(sum) {
-            *number += update.scale * *sum;
+            *number += scale * *sum;
         }
         Ok(())
     }

@@ -33,15 +33,15 @@ impl Settings {
     }
 
     /// By how much the product of a module's two matrices is multiplied. Ranks by pattern are in the matrices themselves.
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "ranks are small, and weights are f32")]
-    pub(super) fn scale(&self, module: &str, rank: u64) -> f32 {
+    #[expect(clippy::cast_precision_loss, reason = "ranks are small")]
+    pub(super) fn scale(&self, module: &str, rank: u64) -> f64 {
         let own = self
             .alphas
             .iter()
             .find(|(pattern, _)| module.strip_suffix(pattern.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
         let alpha = own.map_or(self.alpha, |(_, alpha)| *alpha);
         let rank = rank as f64;
-        (alpha / if self.stabilized { rank.sqrt() } else { rank }) as f32
+        alpha / if self.stabilized { rank.sqrt() } else { rank }
     }
 }
 

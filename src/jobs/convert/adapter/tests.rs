@@ -8,13 +8,13 @@ use super::*;
 fn strengths_follow_peft() {
     let scale = |settings: serde_json::Value, module: &str| Settings::parse(&settings).expect("understood").scale(module, 16);
     let q = "model.layers.0.self_attn.q_proj";
-    assert_eq!(scale(json!({"lora_alpha": 8}), q).to_bits(), 0.5_f32.to_bits());
-    assert_eq!(scale(json!({"lora_alpha": 16.5, "use_rslora": true}), q).to_bits(), (16.5_f32 / 4.0).to_bits());
+    assert_eq!(scale(json!({"lora_alpha": 8}), q).to_bits(), 0.5_f64.to_bits());
+    assert_eq!(scale(json!({"lora_alpha": 16.5, "use_rslora": true}), q).to_bits(), (16.5_f64 / 4.0).to_bits());
     let patterns = json!({"lora_alpha": 8, "alpha_pattern": {"q_proj": 32, "layers.0.self_attn.k_proj": 16}});
-    assert_eq!(scale(patterns.clone(), q).to_bits(), 2_f32.to_bits());
-    assert_eq!(scale(patterns.clone(), "model.layers.0.self_attn.k_proj").to_bits(), 1_f32.to_bits());
-    assert_eq!(scale(patterns.clone(), "model.layers.10.self_attn.k_proj").to_bits(), 0.5_f32.to_bits());
-    assert_eq!(scale(patterns, "model.layers.0.self_attn.xq_proj").to_bits(), 0.5_f32.to_bits());
+    assert_eq!(scale(patterns.clone(), q).to_bits(), 2_f64.to_bits());
+    assert_eq!(scale(patterns.clone(), "model.layers.0.self_attn.k_proj").to_bits(), 1_f64.to_bits());
+    assert_eq!(scale(patterns.clone(), "model.layers.10.self_attn.k_proj").to_bits(), 0.5_f64.to_bits());
+    assert_eq!(scale(patterns, "model.layers.0.self_attn.xq_proj").to_bits(), 0.5_f64.to_bits());
 }
 
 #[test]

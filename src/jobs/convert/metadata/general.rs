@@ -9,7 +9,7 @@ use super::super::error::Result;
 use super::super::folder::Folder;
 use super::Pairs;
 use super::card::Card;
-use super::naming::{Parts, parts, title};
+use super::naming::{Parts, Size, parts, title};
 use crate::gguf::Value;
 
 /// What is known besides the model's numbers.
@@ -69,25 +69,28 @@ const ORDER: &[&str] = &[
 ];
 
 impl General {
-    /// `parameters` is the number of weights, `name` what the user calls the model.
-    pub(in crate::jobs::convert) fn read(folder: &Folder, config: &Config, parameters: u64, name: Option<&str>) -> Result<Self> {
+    /// `name` is what the user calls the model.
+    pub(in crate::jobs::convert) fn read(folder: &Folder, config: &Config, size: Size, name: Option<&str>) -> Result<Self> {
         let card = folder.text("README.md")?.map(|readme| Card::parse(&readme)).unwrap_or_default();
-        let mut general = Self::of_card(&card, parameters);
+        let mut general = Self::of_card(&card, size);
         // A setting that is no model's name but somebody's path says nothing.
         let path = config.raw.get("_name_or_path").and_then(Json::as_str).filter(|path| path.matches('/').count() <= 1);
+        let path = path.filter(|_| matches!(size, Size::Model(_)));
         for id in path.into_iter().chain([folder.name().as_str()]) {
-            general.fill(parts(id, parameters));
+            general.fill(parts(id, size));
         }
         if let Some(name) = name {
             general.texts.retain(|(key, _)| *key != "name");
             general.texts.push(("name", name.to_owned()));
         }
-        general.offer("size_label", Some(size_label(parameters)));
+        if let Size::Model(weights) = size {
+            general.offer("size_label", Some(size_label(weights)));
+        }
         general.sampling = folder.json("generation_config.json").ok().flatten();
         Ok(general)
     }
 
-    fn of_card(card: &Card, parameters: u64) -> Self {
+    fn of_card(card: &Card, size: Size) -> Self {
         let mut general = Self::default();
         for (key, names) in CARD {
             general.offer(key, names.iter().find_map(|name| card.text(name)).map(str::to_owned));
@@ -96,7 +99,7 @@ impl General {
         if general.text("license").is_none() {
             general.offer("license", card.list("license").map(|several| several.join(",")));
         }
-        let origins = |ids: Vec<String>| ids.iter().map(|id| Origin::of(id, parameters)).collect();
+        let origins = |ids: Vec<String>| ids.iter().map(|id| Origin::of(id, size)).collect();
         general.base_models = first(&["base_model", "base_models", "base_model_sources"]).map(origins);
         general.datasets = first(&["datasets", "dataset", "dataset_sources"]).map(origins);
         general.tags = ["tags", "pipeline_tag"].into_iter().filter_map(|key| card.list(key)).flatten().collect();
@@ -177,15 +180,15 @@ const SAMPLING: &[(&str, &[&str], bool)] = &[
 const HUB: &str = "https://huggingface.co/";
 
 impl Origin {
-    fn of(id: &str, parameters: u64) -> Self {
+    fn of(id: &str, size: Size) -> Self {
         if !["http://", "https://", "ssh://"].iter().any(|scheme| id.starts_with(scheme)) {
-            let parts = parts(id, parameters);
+            let parts = parts(id, size);
             let repo_url = parts.organization.as_ref().zip(parts.full.as_ref()).map(|(owner, name)| format!("{HUB}{owner}/{name}"));
             return Self { parts, repo_url };
         }
         let named = id.replacen("http://", "https://", 1);
         let named = named.strip_prefix(HUB).filter(|rest| rest.split('/').count() == 2 && !rest.split('/').any(str::is_empty));
-        Self { parts: named.map(|name| parts(name, parameters)).unwrap_or_default(), repo_url: Some(id.to_owned()) }
+        Self { parts: named.map(|name| parts(name, size)).unwrap_or_default(), repo_url: Some(id.to_owned()) }
     }
 
     fn write(&self, pairs: &mut Pairs, prefix: &str) {
@@ -225,11 +228,11 @@ mod tests {
 
     #[test]
     fn origins_on_the_hub_are_named() {
-        let origin = Origin::of("Qwen/Qwen2.5-0.5B", 0);
+        let origin = Origin::of("Qwen/Qwen2.5-0.5B", Size::Model(0));
         assert_eq!(origin.repo_url.as_deref(), Some("https://huggingface.co/Qwen/Qwen2.5-0.5B"));
-        let url = Origin::of("https://huggingface.co/Qwen/Qwen2.5-0.5B", 0);
+        let url = Origin::of("https://huggingface.co/Qwen/Qwen2.5-0.5B", Size::Model(0));
         assert_eq!((url.parts, url.repo_url), (origin.parts, origin.repo_url));
-        let other = Origin::of("https://example.com/a/b", 0);
+        let other = Origin::of("https://example.com/a/b", Size::Model(0));
         assert_eq!((other.parts, other.repo_url.as_deref()), (Parts::default(), Some("https://example.com/a/b")));
     }
 }

@@ -11,4 +11,5 @@ mod pairs;
 
 pub(super) use general::General;
 pub(super) use model::{ROPE_ATTENTION_FACTOR, parameters, rope_tensors};
+pub(super) use naming::Size;
 pub(super) use pairs::Pairs;

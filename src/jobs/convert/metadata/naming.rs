@@ -13,6 +13,14 @@ pub(super) struct Parts {
     pub(super) size: Option<String>,
 }
 
+/// How many weights a thing has, which says whether `8B` in its name is its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::jobs::convert) enum Size {
+    Model(u64),
+    /// Those that an adapter changes, perhaps not all of the model's.
+    Adapter(u64),
+}
+
 /// What a piece between hyphens may be; more than one at once.
 #[derive(Debug, Clone, Copy, Default)]
 struct Roles {
@@ -33,14 +41,14 @@ impl Roles {
     }
 }
 
-/// Takes a model's id apart. `parameters` is the number of weights, 0 if it is not known.
-pub(super) fn parts(id: &str, parameters: u64) -> Parts {
+/// Takes a model's id apart.
+pub(super) fn parts(id: &str, size: Size) -> Parts {
     if id.contains(' ') {
         return Parts { full: Some(id.to_owned()), ..Parts::default() };
     }
     let (organization, full) = id.split_once('/').map_or((None, id), |(organization, full)| (Some(organization), full));
     let mut pieces: Vec<(String, Roles)> =
-        full.split('-').filter(|piece| !piece.is_empty()).enumerate().map(|(at, piece)| role(at, piece, parameters)).collect();
+        full.split('-').filter(|piece| !piece.is_empty()).enumerate().map(|(at, piece)| role(at, piece, size)).collect();
     drop_words_beside_sizes(&mut pieces);
     find_base(&mut pieces);
     let joined = |wanted: fn(Roles) -> bool| {
@@ -60,7 +68,7 @@ pub(super) fn parts(id: &str, parameters: u64) -> Parts {
     }
 }
 
-fn role(at: usize, piece: &str, parameters: u64) -> (String, Roles) {
+fn role(at: usize, piece: &str, size: Size) -> (String, Roles) {
     let lower = piece.to_ascii_lowercase();
     let mut roles = Roles::default();
     if is_version(&lower) {
@@ -69,15 +77,17 @@ fn role(at: usize, piece: &str, parameters: u64) -> (String, Roles) {
         roles.kind = true;
         return (piece.to_uppercase(), roles);
     } else if at > 0 && is_size(&lower) {
-        return sized(piece, parameters);
+        return sized(piece, size);
     } else if at > 0 && matches!(lower.as_str(), "chat" | "instruct" | "vision" | "lora") {
-        roles.finetune = true;
+        // That an adapter is one need not be said.
+        roles.kind = lower == "lora" && matches!(size, Size::Adapter(1..));
+        roles.finetune = !roles.kind;
     }
     (piece.to_owned(), roles)
 }
 
 /// A piece that looks like a size. One far from the model's own is a length of context, which belongs to the fine-tune.
-fn sized(piece: &str, parameters: u64) -> (String, Roles) {
+fn sized(piece: &str, size: Size) -> (String, Roles) {
     let mut piece = piece.replace('_', ".");
     if piece.ends_with(|c: char| c.is_ascii_digit()) {
         // `7b1` is 7.1b.
@@ -90,16 +100,21 @@ fn sized(piece: &str, parameters: u64) -> (String, Roles) {
         piece = format!("{head}{}", unit.to_ascii_uppercase());
     }
     let (head, unit) = piece.split_at(piece.len() - 1);
-    if parameters != 0 && head.parse::<f64>().is_ok_and(|number| is_far(number, unit, parameters)) {
+    if head.parse::<f64>().is_ok_and(|number| is_far(number, unit, size)) {
         return (format!("{head}{}", unit.to_ascii_lowercase()), Roles { finetune: true, ..Roles::default() });
     }
     (piece, Roles { size: true, ..Roles::default() })
 }
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a comparison of magnitudes")]
-fn is_far(number: f64, unit: &str, parameters: u64) -> bool {
+fn is_far(number: f64, unit: &str, size: Size) -> bool {
     let power = " KMBT".find(unit).map_or(-1, |at| at as i32);
-    (number * 1000_f64.powi(power) - parameters as f64).abs() > (7 * parameters / 8) as f64
+    let said = number * 1000_f64.powi(power);
+    match size {
+        Size::Model(0) | Size::Adapter(0) => false,
+        Size::Model(weights) => (said - weights as f64).abs() > (7 * u128::from(weights) / 8) as f64,
+        Size::Adapter(weights) => said < (weights / 8) as f64,
+    }
 }
 
 /// `(v|iter)?\d+([.]\d+)*`
@@ -242,7 +257,7 @@ mod tests {
                 version: some(version),
                 size: some(size),
             };
-            assert_eq!(parts(id, parameters), expected, "{id}");
+            assert_eq!(parts(id, Size::Model(parameters)), expected, "{id}");
         }
     }
 

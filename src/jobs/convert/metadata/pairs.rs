@@ -1,6 +1,6 @@
 //! The list of pairs in the making, with the rules by which llama.cpp's converter keeps its own.
 
-use crate::gguf::{Strings, Value};
+use crate::gguf::{Metadata, Strings, Value};
 
 /// Pairs in order. A key that is set again keeps its place and takes the new value; empty texts and lists are not written.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +42,15 @@ impl Pairs {
         self.set(key, Value::Bool(switch));
     }
 
+    pub(in crate::jobs::convert) fn into_metadata(self) -> Metadata {
+        let mut metadata = Metadata::default();
+        for (key, value) in self.0 {
+            metadata.push(key, value);
+        }
+        metadata
+    }
+
+    #[cfg(test)]
     pub(in crate::jobs::convert) fn into_pairs(self) -> Vec<(String, Value)> {
         self.0
     }

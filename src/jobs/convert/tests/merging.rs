@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 
-use super::super::{Error, Options, Source, Target, convert};
-use super::weights::{model, numbers, write_file};
+use super::super::{Error, Options, Outcome, Source, Target, convert};
+use super::weights::{golden, model, numbers, write_file};
 use crate::gguf::file_type::FileType;
 use crate::gguf::quants::decode;
 use crate::gguf::{Header, TensorKind};
@@ -82,4 +82,43 @@ fn an_adapter_for_another_model_is_refused() {
     assert!(narrow.contains("is for a matrix of"), "{narrow}");
     let fused = merged(place.path(), "tiny-phi3", &settings).expect_err("no such matrix").to_string();
     assert!(fused.contains("for another model"), "{fused}");
+}
+
+/// Like `convert.py`'s.
+const PLAIN: &str = r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 16, "use_rslora": false}"#;
+
+fn exported(place: &Path, settings: &Json, file_type: FileType) -> Result<Outcome, Error> {
+    let base = model(place, "Tiny-Llama-3-1M-Instruct");
+    let named = place.join("tiny-adapter-lora");
+    fs::rename(adapter(place, settings), &named).expect("renamed");
+    let options = Options::new(Source::Adapter { adapter: named, base }, file_type, Target::File(place.join("adapter.gguf")));
+    convert(&options, &()).map(|mut outcomes| outcomes.remove(0))
+}
+
+#[test]
+fn an_adapter_alone_becomes_the_file_of_llama_cpps_converter() {
+    let place = tempfile::tempdir().expect("a folder");
+    let golden: Json = serde_json::from_str(&fs::read_to_string(golden().join("golden.json")).expect("committed")).expect("JSON");
+    let outcome = exported(place.path(), &serde_json::from_str(PLAIN).expect("JSON"), FileType::F32).expect("exported");
+    assert_eq!(Some(outcome.sha256.as_str()), golden["Tiny-Llama-3-1M-Instruct"]["adapter"].as_str());
+}
+
+#[test]
+fn an_adapter_alone_is_as_strong_as_its_settings_say() {
+    let place = tempfile::tempdir().expect("a folder");
+    let settings = json!({"lora_alpha": 16, "use_rslora": true, "alpha_pattern": {"down_proj": 4}});
+    let path = exported(place.path(), &settings, FileType::F32).expect("exported").path;
+    let alpha = f64::from(Header::read_file(&path).expect("sound").metadata.f32("adapter.lora.alpha").expect("alpha"));
+    for (name, module, wanted) in [("blk.0.attn_q", Q, 16.0 / 2.0), ("blk.1.ffn_down", DOWN, 4.0 / 2.0)] {
+        let b = tensor(&path, &format!("{name}.weight.lora_b"));
+        let strength = f64::from(b[0]) / f64::from(numbers(&format!("{module}.lora_B.weight"), 1)[0]) * alpha / 4.0;
+        assert!((strength - wanted).abs() < 1e-6, "{name}: {strength}");
+    }
+}
+
+#[test]
+fn an_adapter_alone_is_not_quantized() {
+    let place = tempfile::tempdir().expect("a folder");
+    let error = exported(place.path(), &json!({"lora_alpha": 16}), FileType::Q8_0).expect_err("refused").to_string();
+    assert!(error.contains("an adapter as Q8_0"), "{error}");
 }
