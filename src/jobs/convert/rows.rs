@@ -63,6 +63,13 @@ impl Rows {
             return self.read(tensor, chunk, out);
         }
         self.numbers(tensor, chunk, work)?;
+        if packing.kind.block_size() > 1 && !work.numbers.iter().all(|number| number.is_finite()) {
+            // One of these would spoil its whole block, and the model with it.
+            return Err(cannot(
+                tensor,
+                format!("some of it is infinite, not a number, or too large for {}: the weights are broken", tensor.stage),
+            ));
+        }
         encode(packing.kind, &work.numbers, row, packing.importance, out).map_err(|error| cannot(tensor, error))
     }
 

@@ -22,7 +22,7 @@ pub(super) const CONFIG: &str = "config.json";
 /// More layers than any model has, and so on; far below where products overflow.
 const MAX_LAYERS: u64 = 4096;
 const MAX_WIDTH: u64 = 1 << 20;
-const MAX_VOCABULARY: u64 = 1 << 22;
+const MAX_VOCABULARY: u64 = 1 << 20;
 const MAX_CONTEXT: u64 = u32::MAX as u64;
 
 #[derive(Debug, Clone)]

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::header::{Dtype, read};
 use super::*;
 
@@ -72,6 +74,27 @@ fn every_cut_of_a_file_is_refused_or_read() {
     let bytes = file(&format!("{{{}}}", tensor("a", "F16", "[3]", "[0,6]")), 6);
     for end in 0..bytes.len() {
         assert!(parse(&bytes[..end]).is_err(), "{end}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_are_believed_or_panicked_at(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&bytes);
+    }
+
+    /// A sound header with some of its bytes changed: what is still read lies within the file, and apart.
+    #[test]
+    fn what_is_read_from_a_changed_header_lies_within_the_file(changes in proptest::collection::vec((8_usize..200, any::<u8>()), 1..4)) {
+        let json = format!("{{{},{}}}", tensor("a", "F32", "[2]", "[0,8]"), tensor("b", "BF16", "[4]", "[8,16]"));
+        let mut bytes = file(&json, 16);
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        for entry in parse(&bytes).unwrap_or_default() {
+            prop_assert!(entry.start >= 8 && entry.start + entry.size_bytes <= bytes.len() as u64);
+        }
     }
 }
 

@@ -94,6 +94,22 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_not_quantized() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut options = options(place.path());
+    let weights = place.path().join(NAME).join("model.safetensors");
+    let mut bytes = fs::read(&weights).expect("read");
+    let start = 8 + usize::try_from(u64::from_le_bytes(*bytes.first_chunk().expect("a length"))).expect("small");
+    bytes[start..start + 2].copy_from_slice(&0x7f80_u16.to_le_bytes());
+    fs::write(&weights, bytes).expect("written");
+    let error = convert(&options, &()).expect_err("infinite").to_string();
+    assert!(error.contains("infinite"), "{error}");
+    assert_eq!(files(place.path()), [NAME]);
+    options.types = vec![FileType::BF16];
+    convert(&options, &()).expect("kept as they are");
+}
+
+#[test]
 fn weights_that_do_not_fit_the_configuration_are_refused() {
     let place = tempfile::tempdir().expect("a folder");
     let options = options(place.path());
