@@ -23,7 +23,10 @@ pub enum Error {
     Gguf { path: PathBuf, source: gguf::Error },
     #[error("{path} is there already; choose another name or allow it to be overwritten", path = .path.display())]
     Exists { path: PathBuf },
-    #[error("{path} needs {needed_bytes} bytes, but only {free_bytes} are free there; free {} bytes or choose another place", .needed_bytes - .free_bytes, path = .path.display())]
+    #[error(
+        "{path} needs {needed_bytes} bytes, but only {free_bytes} are free there; free {} bytes or choose another place",
+        .needed_bytes - .free_bytes, path = .path.display()
+    )]
     DiskFull { path: PathBuf, needed_bytes: u64, free_bytes: u64 },
     #[error("the conversion was cancelled; nothing was kept")]
     Cancelled,

@@ -24,7 +24,10 @@ fn what_is_left_unsaid_is_what_the_classes_fill_in() {
 fn gemma_3_is_read_in_both_layouts() {
     let four = json!({
         "architectures": ["Gemma3ForConditionalGeneration"],
-        "text_config": {"hidden_size": 2560, "rope_theta": 1_000_000.0, "rope_local_base_freq": 5000.0, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}},
+        "text_config": {
+            "hidden_size": 2560, "rope_theta": 1_000_000.0, "rope_local_base_freq": 5000.0,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        },
     });
     let five = json!({
         "architectures": ["Gemma3ForCausalLM"], "hidden_size": 2560,

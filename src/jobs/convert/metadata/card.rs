@@ -107,7 +107,8 @@ mod tests {
     fn what_cards_have_is_read_and_the_rest_passed_over() {
         let card = Card::parse(
             "---\nlicense: apache-2.0  # free\nlanguage:\n- en\n- 'no'\ntags: [chat, \"a b\"]\nbase_model: Qwen/Qwen2.5-0.5B\n\
-             extra_gated_prompt: >-\n  Please: read\n  this\nmodel-index:\n- name: x\n  results:\n  - y\nempty:\nurl: https://a.b/c\n---\nlicense: no\n",
+             extra_gated_prompt: >-\n  Please: read\n  this\nmodel-index:\n- name: x\n  results:\n  - y\nempty:\n\
+             url: https://a.b/c\n---\nlicense: no\n",
         );
         assert_eq!(card.text("license"), Some("apache-2.0"));
         assert_eq!(card.list("language"), Some(vec!["en".to_owned(), "no".to_owned()]));

@@ -17,7 +17,11 @@ fn folder(files: &[(&str, Value)]) -> (tempfile::TempDir, Folder) {
 
 fn tokenizer_json(processor: &Value) -> Value {
     json!({
-        "added_tokens": [{"id": 2, "content": "<|end|>", "special": false}, {"id": 3, "content": "▁x", "special": false}, {"id": 4, "content": "<s>", "special": true}],
+        "added_tokens": [
+            {"id": 2, "content": "<|end|>", "special": false},
+            {"id": 3, "content": "▁x", "special": false},
+            {"id": 4, "content": "<s>", "special": true},
+        ],
         "pre_tokenizer": {"type": "ByteLevel"},
         "post_processor": processor,
         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]},
