@@ -5,10 +5,10 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::adapter::{Updates, export};
-use super::config::Config;
+use super::config::{Config, Family};
 use super::error::{Error, Result};
 use super::folder::Folder;
-use super::metadata::{General, Pairs, ROPE_ATTENTION_FACTOR, Size, parameters, rope_tensors};
+use super::metadata::{General, Pairs, ROPE_ATTENTION_FACTOR, Size, parameters, pooling, rope_tensors};
 use super::names::translated;
 use super::options::{Options, Source};
 use super::rows::{Rows, Store};
@@ -76,6 +76,7 @@ impl Model {
 fn folder(path: &Path, adapter: Option<&Path>, options: &Options) -> Result<Model> {
     let folder = Folder::open(path)?;
     let config = Config::read(&folder)?;
+    refuse_reranker(&folder, &config)?;
     let weights = Weights::open(&folder)?;
     let stage = tensors::usual_stage(&weights, config.family);
     let mut tensors = tensors::list(&weights, &config, stage, tokenizer::embedded(&folder, &config)?)?;
@@ -85,6 +86,19 @@ fn folder(path: &Path, adapter: Option<&Path>, options: &Options) -> Result<Mode
     }
     let metadata = metadata(&folder, &config, &tensors, stage, options)?;
     Ok(Model { rows: Rows { store: Store::Folder(weights), updates }, tensors, metadata, staged: true, is_adapter: false })
+}
+
+/// Its configuration is that of a model that writes, but llama.cpp wants another head on it.
+fn refuse_reranker(folder: &Folder, config: &Config) -> Result<()> {
+    let readme = folder.text("README.md")?.unwrap_or_default().to_lowercase();
+    let named = folder.name().to_lowercase().contains("qwen3-reranker") || readme.contains("# qwen3-reranker");
+    if config.family == Family::Qwen3 && named {
+        return Err(Error::Unsupported {
+            what: "a reranker (Qwen3-Reranker)".to_owned(),
+            supported: "models that write, and that embed".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn metadata(folder: &Folder, config: &Config, tensors: &[Tensor], stage: TensorKind, options: &Options) -> Result<Metadata> {
@@ -99,6 +113,9 @@ fn metadata(folder: &Folder, config: &Config, tensors: &[Tensor], stage: TensorK
     General::read(folder, config, Size::Model(count), options.name.as_deref())?.write(&mut pairs);
     let file_type = if stage == TensorKind::BF16 { FileType::BF16 } else { FileType::F16 };
     parameters(&mut pairs, config, file_type.code());
+    if let (Family::Qwen2 | Family::Qwen3, Some(pooling)) = (config.family, pooling(folder)?) {
+        pairs.u32(format!("{architecture}.pooling_type"), pooling.into());
+    }
     pairs.u32("general.quantization_version", 2);
     tokenizer::write(&mut pairs, folder, config, options.pre_tokenizer.as_deref())?;
     Ok(pairs.into_metadata())

@@ -8,8 +8,10 @@ mod general;
 mod model;
 mod naming;
 mod pairs;
+mod pooling;
 
 pub(super) use general::General;
 pub(super) use model::{ROPE_ATTENTION_FACTOR, parameters, rope_tensors};
 pub(super) use naming::Size;
 pub(super) use pairs::Pairs;
+pub(super) use pooling::pooling;

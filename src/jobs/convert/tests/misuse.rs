@@ -94,6 +94,16 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
+fn a_reranker_is_not_taken_for_a_model_that_writes() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut options = options(place.path());
+    let folder = place.path().join("Qwen3-Reranker-0.6B");
+    fs::rename(place.path().join(NAME), &folder).expect("renamed");
+    options.source = Source::Folder(folder);
+    assert!(plan(&options).expect_err("refused").to_string().contains("a reranker"));
+}
+
+#[test]
 fn weights_that_are_no_numbers_are_not_quantized() {
     let place = tempfile::tempdir().expect("a folder");
     let mut options = options(place.path());
