@@ -131,8 +131,23 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub(super) fn push(&mut self, key: String, value: Value) {
-        self.pairs.push((key, value));
+    /// Adds a pair at the end. Keys must stay unique: use [`set`](Self::set) for one that may be there already.
+    pub fn push(&mut self, key: impl Into<String>, value: Value) {
+        self.pairs.push((key.into(), value));
+    }
+
+    /// Puts a value in the place of the one that the key has, or adds the pair at the end.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.pairs.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => *old = value,
+            None => self.push(key, value),
+        }
+    }
+
+    /// Takes a pair out.
+    pub fn remove(&mut self, key: &str) -> Option<Value> {
+        let index = self.pairs.iter().position(|(name, _)| name == key)?;
+        Some(self.pairs.remove(index).1)
     }
 
     #[must_use]

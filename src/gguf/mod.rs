@@ -1,17 +1,30 @@
 //! The GGUF file format: its header, versions 2 and 3, little-endian. No candle, no inference.
 //!
-//! [`Header`] says what a model file holds and where; the bytes of the tensors stay in the file.
-//! It promises to survive any input: every count, length, product and offset is checked before something is allocated for it,
+//! [`Header`] says what a model file holds and where; the bytes of the tensors stay in the file. [`layout::Layout`] says where
+//! everything goes in a file that is to be written, [`choose`] in which format, and [`quants`] packs and unpacks numbers.
+//! Reading promises to survive any input: every count, length, product and offset is checked before something is allocated for it,
 //! and an [`Error`] says what is wrong and at which byte. After a successful read every tensor lies within the file.
-//! It does not unpack weights, and it does not judge whether a model can be run: that is `lm`'s.
+//! Nothing here writes files, and nothing judges whether a model can be run: that is `lm`'s.
 
+pub mod choose;
 mod cursor;
 mod error;
+pub mod file_type;
+#[cfg(test)]
+mod golden;
+pub mod imatrix;
 mod kind;
+pub mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod metadata;
+pub mod quants;
 mod read;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_file_tests;
+mod write;
 #[cfg(test)]
 pub(crate) mod writer;
 

@@ -7,9 +7,9 @@ use super::cursor::Cursor;
 use super::{DEFAULT_ALIGNMENT, Error, Header, MAX_DIMENSIONS, Metadata, Strings, TensorInfo, TensorKind, Value};
 
 /// The format's own bound on a key.
-const MAX_KEY_BYTES: u64 = 65_535;
+pub(super) const MAX_KEY_BYTES: u64 = 65_535;
 /// llama.cpp stores names in 64 bytes, the last of which is a zero.
-const MAX_NAME_BYTES: u64 = 63;
+pub(super) const MAX_NAME_BYTES: u64 = 63;
 /// Far above any model's.
 const MAX_PAIRS: u64 = 65_536;
 const MAX_TENSORS: u64 = 1 << 20;

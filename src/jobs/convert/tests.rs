@@ -1,0 +1,8 @@
+//! Tiny models of every family against what llama.cpp's own tools made of them (`tests/golden/convert.py`).
+
+mod golden;
+mod merging;
+mod misuse;
+mod requantizing;
+mod weighing;
+mod weights;
