@@ -17,11 +17,11 @@ const GROUP: usize = 16;
 const MOST: i32 = 4;
 
 for_each_isa! {
-    pub(super) fn encode_q3_k(numbers: &[f32], out: &mut [u8]) {
+    pub(super) fn encode_q3_k[m](numbers: &[f32], out: &mut [u8]) {
         let mut groups: Groups<GROUP> = [ZERO; GROUP];
         for (block, out) in numbers.as_chunks::<SIZE>().0.iter().zip(out.as_chunks_mut::<110>().0) {
             side_by_side(block, &mut groups);
-            let found = descend(MOST, &groups);
+            let found = descend(m, MOST, &groups);
             let mut scales = [0; LANES];
             let scale = fit_extreme(&found.scale, &mut scales);
             finish(&scales, scale, block, out, |lane, scale, numbers, quants| {

@@ -55,13 +55,6 @@ pub(super) fn nearest_small(number: f32) -> f32 {
     (number + MAGIC) - MAGIC
 }
 
-/// `number`, but not above `most` and not below `least`, by the comparisons that vectors have.
-#[inline(always)]
-pub(super) fn clamp(number: f32, least: f32, most: f32) -> f32 {
-    let capped = if number < most { number } else { most };
-    if capped > least { capped } else { least }
-}
-
 /// A quant as a byte.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "C's conversion to a byte, which ggml relies on")]
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! The search for a scale alone: `quant * scale`, with quants on both sides of zero.
 
-use super::lanes::{Groups, LANES, Lane, Mask, ZERO, byte, clamp, float, nearest, nearest_small};
-use super::vector::{self, Machine};
+use super::lanes::{Groups, LANES, Lane, Mask, ZERO, byte, float, lanes, nearest};
+use super::vector::{self, Machine, stored};
 
 /// A group whose numbers are all below this is nothing.
 pub(super) const NOTHING: f32 = 1e-15;
@@ -101,27 +101,26 @@ type Vec16 = [[u8; LANES]; 16];
 
 /// Starts from the scale that takes the largest number to `-most` and moves single quants while that makes the fit better.
 #[inline(always)]
-pub(super) fn descend(most: i32, x: &Groups<16>) -> Descended {
+pub(super) fn descend<M: Machine>(m: M, most: i32, x: &Groups<16>) -> Descended {
     let (extreme, magnitude) = extremes(x);
-    let (mut product, mut square, mut quants) = (ZERO, ZERO, [ZERO; 16]);
-    for i in 0..16 {
-        for k in 0..LANES {
-            let quant = clamp(nearest_small(-float(most) / extreme[k] * x[i][k]), -float(most), float(most) - 1.0);
-            let weight = x[i][k] * x[i][k];
-            quants[i][k] = quant;
-            product[k] += weight * x[i][k] * quant;
-            square[k] += weight * quant * quant;
-        }
+    let inverse = m.div(m.splat(-float(most)), m.load(&extreme));
+    let mut quants = [ZERO; 16];
+    let mut fit = Fit { most, product: m.splat(0.0), square: m.splat(0.0) };
+    for (x, quants) in x.iter().zip(&mut quants) {
+        let quant = fit.clamp(m, vector::nearest_small(m, m.mul(inverse, m.load(x))));
+        m.store(quant, quants);
+        (fit.product, fit.square) = with(m, m.load(x), quant, fit.product, fit.square);
     }
     for _ in 0..5 {
         let mut moved = false;
         for (x, quants) in x.iter().zip(&mut quants) {
-            moved |= improve(most, x, quants, &mut product, &mut square);
+            moved |= fit.improve(m, m.load(x), quants);
         }
         if !moved {
             break;
         }
     }
+    let (product, square) = (stored(m, fit.product), stored(m, fit.square));
     let mut found = Descended { scale: ZERO, quants: [[0; LANES]; 16] };
     for k in 0..LANES {
         let empty = magnitude[k] < NOTHING;
@@ -135,23 +134,56 @@ pub(super) fn descend(most: i32, x: &Groups<16>) -> Descended {
     found
 }
 
-/// Moves one quant of each group where that makes its fit better; tells whether any was moved.
+/// The sums of numbers times quants and of squared quants, each weighted by the number's square, with one more number.
 #[inline(always)]
-fn improve(most: i32, x: &Lane, quants: &mut Lane, product: &mut Lane, square: &mut Lane) -> bool {
-    let mut moved = [0; LANES];
-    for k in 0..LANES {
-        let weight = x[k] * x[k];
-        let others = product[k] - weight * x[k] * quants[k];
-        let others_squared = square[k] - weight * quants[k] * quants[k];
-        let new = float(nearest(x[k] * others_squared / others).min(most - 1).max(-most));
-        let new_product = others + weight * x[k] * new;
-        let new_square = others_squared + weight * new * new;
-        let gains = new_product * new_product * square[k] > product[k] * product[k] * new_square;
-        let better = others > 0.0 && new != quants[k] && new_square > 0.0 && gains;
-        quants[k] = if better { new } else { quants[k] };
-        product[k] = if better { new_product } else { product[k] };
-        square[k] = if better { new_square } else { square[k] };
-        moved[k] = i32::from(better);
+fn with<M: Machine>(m: M, x: M::V, quant: M::V, product: M::V, square: M::V) -> (M::V, M::V) {
+    let weight = m.mul(x, x);
+    (m.add(product, m.mul(m.mul(weight, x), quant)), m.add(square, m.mul(m.mul(weight, quant), quant)))
+}
+
+/// Those sums over all numbers of each group.
+struct Fit<V> {
+    most: i32,
+    product: V,
+    square: V,
+}
+
+impl<V: Copy> Fit<V> {
+    #[inline(always)]
+    fn clamp<M: Machine<V = V>>(&self, m: M, quant: V) -> V {
+        m.max(m.min(quant, m.splat(float(self.most) - 1.0)), m.splat(-float(self.most)))
     }
-    moved.iter().any(|moved| *moved != 0)
+
+    /// The quant that would be best for the number if all others stay: `v` rounded.
+    #[inline(always)]
+    fn best<M: Machine<V = V>>(&self, m: M, v: V) -> V {
+        if m.all(m.less(m.abs(v), m.splat(4.0e6))) {
+            return self.clamp(m, vector::nearest_small(m, v));
+        }
+        let v = stored(m, v);
+        m.load(&lanes(|k| float(nearest(v[k]).min(self.most - 1).max(-self.most))))
+    }
+
+    /// Moves one quant of each group where that makes its fit better; tells whether any was moved.
+    #[inline(always)]
+    fn improve<M: Machine<V = V>>(&mut self, m: M, x: V, quants: &mut Lane) -> bool {
+        let zero = m.splat(0.0);
+        let old = m.load(quants);
+        let weight = m.mul(x, x);
+        let others = m.sub(self.product, m.mul(m.mul(weight, x), old));
+        let others_square = m.sub(self.square, m.mul(m.mul(weight, old), old));
+        let positive = m.less(zero, others);
+        let new = self.best(m, m.select(positive, m.div(m.mul(x, others_square), others), zero));
+        let (product, square) = with(m, x, new, others, others_square);
+        let gain = m.mul(m.mul(product, product), self.square);
+        let price = m.mul(m.mul(self.product, self.product), square);
+        let kept = m.select(m.less(price, gain), new, old);
+        let kept = m.select(m.less(zero, square), kept, old);
+        let kept = m.select(positive, kept, old);
+        let moved = m.less(zero, m.abs(m.sub(kept, old)));
+        self.product = m.select(moved, product, self.product);
+        self.square = m.select(moved, square, self.square);
+        m.store(kept, quants);
+        m.any(moved)
+    }
 }
