@@ -3,6 +3,7 @@
 //! [`start`] opens the state, finds the backends, spawns the background work and accepts connections; [`App::run`] keeps all of it
 //! going until it is told to stop, and then ends in phases: not ready, no new connections, drain, flush.
 
+mod background;
 mod backends;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
@@ -16,6 +17,7 @@ mod start;
 mod summary;
 mod supervisor;
 
+pub use background::work;
 pub use error::Error;
 pub use reload::Source;
 pub use shutdown::{End, Signals};

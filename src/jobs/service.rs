@@ -51,6 +51,8 @@ pub struct Inner {
     machine: Machine,
     /// Something has changed that a worker of this process may want to look at.
     pub nudge: Notify,
+    /// Something was written down that those who follow a job may want to see.
+    pub told: Notify,
 }
 
 impl<'a> Scope<'a> {
@@ -81,7 +83,7 @@ impl Jobs {
         }
         let (kinds, ground) = (Registry::standard(config.trial), Ground { roots: Roots::new(roots) });
         let table = storage.jobs();
-        Ok(Self(Arc::new(Inner { config, kinds, ground, folders, table, clock, metrics, machine, nudge: Notify::new() })))
+        Ok(Self(Arc::new(Inner { config, kinds, ground, folders, table, clock, metrics, machine, nudge: Notify::new(), told: Notify::new() })))
     }
 
     #[must_use]
@@ -194,6 +196,7 @@ impl Jobs {
         let changed = self.0.table.change(id, true, self.most_events(), self.0.clock.unix_ms(), decide).await?;
         let changed = changed.ok_or_else(|| Error::NotFound(id.to_owned()))??;
         self.0.nudge.notify_waiters();
+        self.0.told.notify_waiters();
         Ok(changed)
     }
 
@@ -280,9 +283,14 @@ impl Jobs {
         }
     }
 
-    /// Waits until something may have changed; no longer than so long.
-    pub async fn changed(&self, most: Duration) {
+    /// Waits until there may be something for a worker to do; no longer than so long.
+    pub(super) async fn changed(&self, most: Duration) {
         let _ = tokio::time::timeout(most, self.0.nudge.notified()).await;
+    }
+
+    /// Waits until there may be events that were not seen yet. Those that other processes write are seen a little later.
+    pub async fn told(&self) {
+        let _ = tokio::time::timeout(self.0.config.look_interval, self.0.told.notified()).await;
     }
 
     /// The pause before the next attempt.

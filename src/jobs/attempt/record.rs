@@ -159,6 +159,7 @@ impl Record {
         match self.jobs.0.table.change(&id, lasting, self.jobs.most_events(), now_ms, decide).await {
             Ok(Some(Ok(job))) => {
                 self.news.clear();
+                self.jobs.0.told.notify_waiters();
                 self.renewed_at_ms = now_ms;
                 self.job = job;
                 Written::Done
@@ -212,6 +213,7 @@ impl Record {
             Ok::<_, Wrong>(Change { news, attempt, ..Change::to(standing) }.telling("state", told))
         };
         let changed = self.jobs.0.table.change(&self.job.order.id, true, self.jobs.most_events(), now_ms, decide).await?;
+        self.jobs.0.told.notify_waiters();
         Ok(matches!(changed, Some(Ok(job)) if job.standing.state.is_end()))
     }
 
