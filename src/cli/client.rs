@@ -113,11 +113,29 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses.
     pub async fn admin_where(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Value, Failure> {
-        let mut address = self.address(&format!("admin/{path}"))?;
+        self.ask(method, &format!("admin/{path}"), query, &[], body).await
+    }
+
+    /// Asks for something short; an answer without a body is null.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let mut address = self.address(path)?;
         if !query.is_empty() {
             address.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.bearing_key(self.http.request(method, address).timeout(SHORT_TIMEOUT));
+        let mut request = self.bearing_key(self.http.request(method, address).timeout(SHORT_TIMEOUT));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = if let Some(body) = body { request.json(body) } else { request };
         let response = self.accepted(request.send().await).await?;
         let bytes = response.bytes().await.map_err(|error| self.unintelligible(&error))?;
@@ -202,6 +220,28 @@ impl Client {
         Ok(Answer { response, decoder: Decoder::default(), ready: Vec::new().into_iter(), over: false })
     }
 
+    /// Reads something long, piece by piece.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn fetch(&self, path: &str) -> Result<Pieces, Failure> {
+        let response = self.accepted(self.bearing_key(self.http.get(self.address(path)?)).send().await).await?;
+        Ok(Pieces { response, decoder: Decoder::default(), ready: Vec::new().into_iter() })
+    }
+
+    /// Reads events, after the one of this id.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn events(&self, path: &str, last_id: Option<&str>) -> Result<Pieces, Failure> {
+        let mut request = self.bearing_key(self.http.get(self.address(path)?)).header("accept", "text/event-stream");
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = self.accepted(request.send().await).await?;
+        Ok(Pieces { response, decoder: Decoder::default(), ready: Vec::new().into_iter() })
+    }
+
     async fn accepted(&self, response: Result<reqwest::Response, reqwest::Error>) -> Result<reqwest::Response, Failure> {
         let response = response.map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -247,6 +287,40 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// A long answer on its way.
+#[derive(Debug)]
+pub struct Pieces {
+    response: reqwest::Response,
+    decoder: Decoder,
+    ready: std::vec::IntoIter<super::sse::Event>,
+}
+
+impl Pieces {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// When the answer breaks off.
+    pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
+        let broken = |error: reqwest::Error| Failure::new(Exit::Gateway, format!("the answer broke off: {}", root_cause(&error)), "ask again");
+        self.response.chunk().await.map_err(broken)
+    }
+
+    /// The next event; `None` at the end.
+    ///
+    /// # Errors
+    /// When the answer breaks off.
+    pub async fn event(&mut self) -> Result<Option<super::sse::Event>, Failure> {
+        loop {
+            if let Some(event) = self.ready.next() {
+                return Ok(Some(event));
+            }
+            let Some(piece) = self.piece().await? else { return Ok(None) };
+            let events = self.decoder.push(&piece).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
+            self.ready = events.into_iter();
+        }
+    }
 }
 
 /// A generation on its way.
@@ -322,7 +396,7 @@ mod tests {
 
     #[test]
     fn events_are_read_and_unknown_ones_passed_over() {
-        let event = |name: &str, data: &str| read(&super::super::sse::Event { name: name.into(), data: data.into() });
+        let event = |name: &str, data: &str| read(&super::super::sse::Event { id: None, name: name.into(), data: data.into() });
         assert_eq!(event("token", r#"{"text":"a","more":1}"#), Ok(Some(Event::Token { text: "a".into(), thinking: String::new() })));
         assert_eq!(event("future", "?"), Ok(None));
         assert_eq!(event("queued", r#"{"position":2}"#), Ok(Some(Event::Queued(serde_json::json!({"position": 2})))));

@@ -84,9 +84,10 @@ async fn waiting(connection: &mut SqliteConnection, now_ms: i64) -> Result<Waiti
         .try_map(|row: SqliteRow| row::job(&row))
         .fetch_all(&mut *connection)
         .await?;
+    // Each is cut before they are added up: a sum that is too large for SQLite would be an error, for all who claim.
     let active = sqlx::query(
         "SELECT count(*) AS active, coalesce(sum(cpu_threads), 0) AS cpu, coalesce(sum(gpus), 0) AS gpus, \
-         coalesce(sum(memory_bytes), 0) AS memory, coalesce(sum(disk_bytes), 0) AS disk FROM jobs WHERE state IN ('leased', 'running')",
+         coalesce(sum(min(memory_bytes, 1 << 52)), 0) AS memory, coalesce(sum(min(disk_bytes, 1 << 52)), 0) AS disk FROM jobs WHERE state IN ('leased', 'running')",
     )
     .fetch_one(connection)
     .await?;
