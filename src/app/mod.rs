@@ -3,8 +3,8 @@
 //! [`start`] opens the state, finds the backends, spawns the background work and accepts connections; [`App::run`] keeps all of it
 //! going until it is told to stop, and then ends in phases: not ready, no new connections, drain, flush.
 
-mod background;
 mod backends;
+mod background;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
 mod error;

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::background;
 use super::backends::{self, Built};
+use super::background;
 use super::engine::Engine;
 use super::error::Error;
 use super::listeners::{self, Listeners};

@@ -303,7 +303,8 @@ impl Pieces {
     /// # Errors
     /// When the answer breaks off.
     pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
-        let broken = |error: reqwest::Error| Failure::new(Exit::Gateway, format!("the answer broke off: {}", root_cause(&error)), "ask again");
+        let broken =
+            |error: reqwest::Error| Failure::new(Exit::Gateway, format!("the answer broke off: {}", root_cause(&error)), "ask again");
         self.response.chunk().await.map_err(broken)
     }
 

@@ -18,7 +18,7 @@ use crate::storage::jobs::Needs;
 const MANIFEST: &str = "SHA256SUMS";
 
 /// Files that are taken at most; with more the folder is hardly the one that was meant.
-const MAX_FILES: usize = 100_000;
+const MAX_FILES: usize = 20_000;
 const MAX_DEPTH: usize = 64;
 
 /// Bytes read in one step, but for single files that are larger.
@@ -92,23 +92,23 @@ impl Kind for Checksum {
         let (mut sums, mut done_bytes) = (Vec::new(), 0);
         let batches = batches(&files);
         for (number, batch) in (1..).zip(&batches) {
-            let hashed: Vec<(String, String)> = context.step(number, &json!(batch), |context| {
-                hash_all(context, &input.path, batch, (done_bytes, whole_bytes))
-            })?;
+            let hashed: Vec<(String, String)> =
+                context.step(number, &json!(batch), |context| hash_all(context, &input.path, batch, (done_bytes, whole_bytes)))?;
             done_bytes += batch.iter().map(|item| item.size_bytes).sum::<u64>();
             sums.extend(hashed);
         }
         let last = u32::try_from(batches.len().max(1)).unwrap_or(u32::MAX).saturating_add(1);
-        context.step(last, &json!(sums), |context| {
-            let text: String = sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
-            let manifest = context.artifact(MANIFEST, json!({"path": input.path, "files": files.len()}), |out| {
-                out.write_all(text.as_bytes())?;
-                Ok(())
-            })?;
-            let sum = if let [(_, only)] = sums.as_slice() { only.clone() } else { manifest };
-            Ok(json!({"files": files.len(), "bytes": whole_bytes, "sha256": sum}))
-        })
-        .and_then(|result: Value| check(&input, result))
+        context
+            .step(last, &json!(sums), |context| {
+                let text: String = sums.iter().map(|(name, sum)| [sum, "  ", name, "\n"].concat()).collect();
+                let manifest = context.artifact(MANIFEST, &json!({"path": input.path, "files": files.len()}), |out| {
+                    out.write_all(text.as_bytes())?;
+                    Ok(())
+                })?;
+                let sum = if let [(_, only)] = sums.as_slice() { only.clone() } else { manifest };
+                Ok(json!({"files": files.len(), "bytes": whole_bytes, "sha256": sum}))
+            })
+            .and_then(|result: Value| check(&input, result))
     }
 }
 

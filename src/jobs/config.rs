@@ -142,12 +142,7 @@ impl Default for PressureConfig {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            keep: Duration::from_hours(24 * 30),
-            max_jobs: 10_000,
-            max_artifact_bytes: 1 << 40,
-            sweep_interval: Duration::from_mins(1),
-        }
+        Self { keep: Duration::from_hours(24 * 30), max_jobs: 10_000, max_artifact_bytes: 1 << 40, sweep_interval: Duration::from_mins(1) }
     }
 }
 

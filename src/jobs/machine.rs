@@ -102,12 +102,7 @@ pub fn release(job: &Standing, epoch: i64, now_ms: i64) -> Result<Standing, Wron
     if job.cancel_requested {
         return Ok(cancelled(job, now_ms));
     }
-    Ok(Standing {
-        epoch: job.epoch + 1,
-        attempts: job.attempts.saturating_sub(1),
-        not_before_ms: now_ms,
-        ..left(job, State::Queued, None)
-    })
+    Ok(Standing { epoch: job.epoch + 1, attempts: job.attempts.saturating_sub(1), not_before_ms: now_ms, ..left(job, State::Queued, None) })
 }
 
 /// Nobody has heard of its worker since the lease ran out.
@@ -164,9 +159,7 @@ fn failed(job: &Standing, fault: Fault, again: Option<Duration>, now_ms: i64) ->
         return Standing { error: Some(fault), ..cancelled(job, now_ms) };
     }
     match again.filter(|_| job.attempts < job.max_attempts) {
-        Some(pause) => {
-            Standing { error: Some(fault), not_before_ms: later(now_ms, pause), ..left(job, State::Queued, None) }
-        }
+        Some(pause) => Standing { error: Some(fault), not_before_ms: later(now_ms, pause), ..left(job, State::Queued, None) },
         None => Standing { error: Some(fault), ..left(job, State::Failed, Some(now_ms)) },
     }
 }

@@ -52,8 +52,7 @@ fn everything(job: &Standing, epoch: i64) -> Vec<Named> {
 fn from_every_state_every_change_leads_where_it_should_or_nowhere() {
     use State::{Cancelled, Failed, Leased, Queued, Running, Succeeded};
     for job in all() {
-        let found: Vec<(&str, State)> =
-            everything(&job, 5).into_iter().filter_map(|(name, next)| Some((name, next.ok()?.state))).collect();
+        let found: Vec<(&str, State)> = everything(&job, 5).into_iter().filter_map(|(name, next)| Some((name, next.ok()?.state))).collect();
         let (again, over) = if job.cancel_requested { (Cancelled, Cancelled) } else { (Queued, Failed) };
         let expected = match job.state {
             Queued => vec![("lease", Leased), ("cancel", Cancelled), ("give up", Cancelled)],

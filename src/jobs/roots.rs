@@ -72,9 +72,9 @@ impl Roots {
             return Err(outside());
         }
         let given = Path::new(path);
-        let below = |root: &PathBuf| match given.is_absolute() {
-            true => given.strip_prefix(root).ok().map(Path::to_owned),
-            false => given.strip_prefix(root.file_name()?).ok().map(Path::to_owned),
+        let below = |root: &PathBuf| {
+            let above = if given.is_absolute() { root.as_os_str() } else { root.file_name()? };
+            given.strip_prefix(above).ok().map(Path::to_owned)
         };
         let (root, rest) = self.0.iter().find_map(|root| Some((root, below(root)?))).ok_or_else(outside)?;
         if rest.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
@@ -132,7 +132,8 @@ mod tests {
             assert!(matches!(roots.open(path), Err(Error::Escapes { .. })), "{path}: {:?}", roots.open(path).err());
         }
         let secret = folder.path().join("secret");
-        for path in ["", "/", "secret", "..", "filesystem/x", "/etc/passwd", secret.to_str().expect("text"), "files\0", &"x".repeat(5_000)] {
+        for path in ["", "/", "secret", "..", "filesystem/x", "/etc/passwd", secret.to_str().expect("text"), "files\0", &"x".repeat(5_000)]
+        {
             assert!(matches!(roots.open(path), Err(Error::Outside { .. })), "{path}");
         }
         assert!(matches!(roots.open("files/none"), Err(Error::Missing { .. })));

@@ -83,7 +83,18 @@ impl Jobs {
         }
         let (kinds, ground) = (Registry::standard(config.trial), Ground { roots: Roots::new(roots) });
         let table = storage.jobs();
-        Ok(Self(Arc::new(Inner { config, kinds, ground, folders, table, clock, metrics, machine, nudge: Notify::new(), told: Notify::new() })))
+        Ok(Self(Arc::new(Inner {
+            config,
+            kinds,
+            ground,
+            folders,
+            table,
+            clock,
+            metrics,
+            machine,
+            nudge: Notify::new(),
+            told: Notify::new(),
+        })))
     }
 
     #[must_use]
@@ -102,7 +113,8 @@ impl Jobs {
     /// Why it is not accepted.
     pub async fn submit(&self, tenant: &str, submission: Submission, key: Option<&str>) -> Result<Made, Error> {
         let now_ms = self.0.clock.unix_ms();
-        let key = key.map(|key| Key { tenant: tenant.to_owned(), key: key.to_owned(), body_hash: submission.hash(), created_at_ms: now_ms });
+        let key =
+            key.map(|key| Key { tenant: tenant.to_owned(), key: key.to_owned(), body_hash: submission.hash(), created_at_ms: now_ms });
         let plan = self.plan(&submission).await?;
         fits(&plan.needs, &self.capacity()).map_err(Error::TooLarge)?;
         let made = match submission.schedule.clone() {
@@ -247,13 +259,7 @@ impl Jobs {
         if removed { Ok(()) } else { Err(Error::ScheduleNotFound(id.to_owned())) }
     }
 
-    async fn add_schedule(
-        &self,
-        tenant: &str,
-        submission: Submission,
-        when: &super::Calendar,
-        key: Option<&Key>,
-    ) -> Result<Made, Error> {
+    async fn add_schedule(&self, tenant: &str, submission: Submission, when: &super::Calendar, key: Option<&Key>) -> Result<Made, Error> {
         calendar::check(&when.cron).map_err(Error::Calendar)?;
         if let Some(after) = submission.after.first() {
             return Err(Error::Calendar(format!("a job that is made again and again cannot come after one job (`{after}`)")));

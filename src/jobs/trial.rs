@@ -43,16 +43,7 @@ enum How {
 
 impl Default for Input {
     fn default() -> Self {
-        Self {
-            steps: 1,
-            step_ms: 0,
-            at: 0,
-            how: How::Well,
-            once: false,
-            memory_bytes: 64 << 20,
-            disk_bytes: 4_096,
-            eats_bytes: 2 << 30,
-        }
+        Self { steps: 1, step_ms: 0, at: 0, how: How::Well, once: false, memory_bytes: 64 << 20, disk_bytes: 4_096, eats_bytes: 2 << 30 }
     }
 }
 
@@ -96,7 +87,7 @@ impl Kind for Trial {
             made.push(context.step(number, &json!(number), |context| step(context, &input, number))?);
         }
         let text = made.join("\n");
-        let sha256 = context.artifact("trial.txt", json!({"steps": input.steps}), |out| {
+        let sha256 = context.artifact("trial.txt", &json!({"steps": input.steps}), |out| {
             out.write_all(text.as_bytes())?;
             Ok(())
         })?;

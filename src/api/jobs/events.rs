@@ -24,8 +24,7 @@ use crate::api::problem::Problem;
 use crate::api::sse::{Encoder, HEARTBEAT, resume_point};
 use crate::api::state::State;
 use crate::domain::principal::Principal;
-use crate::jobs::Scope;
-use crate::storage::jobs::Event;
+use crate::jobs::{Event, Scope};
 
 /// Events that are read at once.
 const AT_ONCE: i64 = 200;

@@ -13,7 +13,7 @@ use crate::api::middleware::auth::Who;
 use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::state::State;
-use crate::storage::jobs::{Page, State as JobState};
+use crate::jobs::{Page, State as JobState};
 
 /// Jobs on a page where no number is given, and at most.
 const ON_A_PAGE: u32 = 50;

@@ -12,7 +12,7 @@ use crate::api::middleware::auth::Who;
 use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::state::State;
-use crate::storage::jobs::PoolOrder;
+use crate::jobs::PoolOrder;
 
 /// Cancel a job
 ///

@@ -91,8 +91,7 @@ fn read(body: &[u8], who: &Principal) -> Result<Submission, Problem> {
     let labels = fields.read("labels", &format!("an object of up to {MAX_LABELS} short strings"), labels);
     let attempts = |number: &Value| number.as_u64().filter(|n| (1..=100).contains(n)).and_then(|n| u32::try_from(n).ok());
     let max_attempts = fields.read("max_attempts", "a number from 1 to 100", attempts);
-    let schedule: Option<Calendar> =
-        fields.typed("schedule", "an object with `cron` (a string) and `missed` (`skip`, `once` or `all`)");
+    let schedule: Option<Calendar> = fields.typed("schedule", "an object with `cron` (a string) and `missed` (`skip`, `once` or `all`)");
     fields.done().map_err(Problem::fields)?;
     Ok(Submission {
         kind: kind.unwrap_or_default(),

@@ -6,8 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::jobs::Kind;
-use crate::storage::jobs::{Artifact, Job, Schedule};
+use crate::jobs::{Artifact, Job, Kind, Schedule};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]

@@ -72,7 +72,7 @@ mod tests {
             Error::Wrong(Wrong::NotRetryable),
             Error::Wrong(Wrong::Lost),
         ] {
-            assert_eq!(Problem::from(error).code == "internal", false);
+            assert_ne!(Problem::from(error).code, "internal");
         }
     }
 }

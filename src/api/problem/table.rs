@@ -242,7 +242,12 @@ pub const TABLE: &[Row] = &[
         "Take one off, or raise `cache.warm.max_prompts`.",
     ),
     row("job_not_found", StatusCode::NOT_FOUND, "There is no such job", "GET /jobs lists the jobs of the key's tenant."),
-    row("job_kind_unknown", StatusCode::UNPROCESSABLE_ENTITY, "There is no such kind of job", "GET /jobs/kinds lists the kinds and their inputs."),
+    row(
+        "job_kind_unknown",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "There is no such kind of job",
+        "GET /jobs/kinds lists the kinds and their inputs.",
+    ),
     row(
         "job_input_invalid",
         StatusCode::UNPROCESSABLE_ENTITY,
@@ -255,7 +260,12 @@ pub const TABLE: &[Row] = &[
         "The path does not lie in a folder that jobs may read",
         "Put the file into one of the folders of `jobs.roots`, and name it `FOLDER/…`.",
     ),
-    row("path_not_found", StatusCode::UNPROCESSABLE_ENTITY, "There is nothing at the path", "Check the path; links must not lead out of their folder."),
+    row(
+        "path_not_found",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "There is nothing at the path",
+        "Check the path; links must not lead out of their folder.",
+    ),
     row(
         "job_too_large",
         StatusCode::INSUFFICIENT_STORAGE,
@@ -263,16 +273,21 @@ pub const TABLE: &[Row] = &[
         "`resource`, `needed` and `available` say what is short: make room, ask for less, or raise `jobs.resources`.",
     ),
     row("job_ended", StatusCode::CONFLICT, "The job has ended", "There is nothing left to cancel."),
-    row(
-        "job_not_retryable",
-        StatusCode::CONFLICT,
-        "The job has neither failed nor been cancelled",
-        "Wait for its end, or submit it anew.",
-    ),
+    row("job_not_retryable", StatusCode::CONFLICT, "The job has neither failed nor been cancelled", "Wait for its end, or submit it anew."),
     row("job_changed", StatusCode::CONFLICT, "The job has changed meanwhile", "Look at it again: GET /jobs/{id}."),
     row("too_many_jobs", StatusCode::SERVICE_UNAVAILABLE, "Too many jobs wait", "Try again later, or raise `jobs.max_queued`."),
-    row("artifact_not_found", StatusCode::NOT_FOUND, "The job has made no such artifact", "GET /jobs/{id}/artifacts lists those it has made."),
-    row("schedule_not_found", StatusCode::NOT_FOUND, "There is no such schedule", "GET /jobs/schedules lists the schedules of the key's tenant."),
+    row(
+        "artifact_not_found",
+        StatusCode::NOT_FOUND,
+        "The job has made no such artifact",
+        "GET /jobs/{id}/artifacts lists those it has made.",
+    ),
+    row(
+        "schedule_not_found",
+        StatusCode::NOT_FOUND,
+        "There is no such schedule",
+        "GET /jobs/schedules lists the schedules of the key's tenant.",
+    ),
     row(
         "schedule_invalid",
         StatusCode::UNPROCESSABLE_ENTITY,

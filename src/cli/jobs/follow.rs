@@ -191,7 +191,12 @@ fn line(event: &Event, data: &Value) -> Option<String> {
         "progress" => Some(measure(data)),
         "log" => Some(text(&data["line"])),
         "metric" => Some(format!("{} = {}", text(&data["name"]), text(&data["value"]))),
-        "artifact" => Some(format!("made {} ({}), SHA-256 {}", text(&data["name"]), crate::cli::values::bytes(&data["size_bytes"]), text(&data["sha256"]))),
+        "artifact" => Some(format!(
+            "made {} ({}), SHA-256 {}",
+            text(&data["name"]),
+            crate::cli::values::bytes(&data["size_bytes"]),
+            text(&data["sha256"])
+        )),
         _ => None,
     }
 }
@@ -202,18 +207,18 @@ mod tests {
 
     use super::*;
 
-    fn said(name: &str, data: Value) -> Option<String> {
-        line(&Event { id: None, name: name.to_owned(), data: String::new() }, &data)
+    fn said(name: &str, data: &Value) -> Option<String> {
+        line(&Event { id: None, name: name.to_owned(), data: String::new() }, data)
     }
 
     #[test]
     fn events_are_lines() {
-        assert_eq!(said("state", json!({"state": "leased"})), None);
-        assert_eq!(said("state", json!({"state": "running", "attempt": 2})).as_deref(), Some("running (attempt 2)"));
+        assert_eq!(said("state", &json!({"state": "leased"})), None);
+        assert_eq!(said("state", &json!({"state": "running", "attempt": 2})).as_deref(), Some("running (attempt 2)"));
         let failed = json!({"state": "queued", "error": {"kind": "hung", "message": "m"}});
-        assert_eq!(said("state", failed).as_deref(), Some("queued: hung: m"));
-        assert_eq!(said("step", json!({"step": 0, "of": 3, "name": "list"})).as_deref(), Some("step 1/3: list"));
-        assert_eq!(said("future", json!({})), None);
+        assert_eq!(said("state", &failed).as_deref(), Some("queued: hung: m"));
+        assert_eq!(said("step", &json!({"step": 0, "of": 3, "name": "list"})).as_deref(), Some("step 1/3: list"));
+        assert_eq!(said("future", &json!({})), None);
     }
 
     #[test]
@@ -225,7 +230,8 @@ mod tests {
     #[test]
     fn the_end_of_a_job_is_the_commands() {
         assert_eq!(end(&json!({"state": "succeeded"})), Ok(Exit::Ok));
-        let failure = end(&json!({"state": "failed", "error": {"kind": "crashed", "message": "it crashed (signal 11)"}})).expect_err("failed");
+        let failure =
+            end(&json!({"state": "failed", "error": {"kind": "crashed", "message": "it crashed (signal 11)"}})).expect_err("failed");
         assert_eq!((failure.exit, failure.to_string().as_str()), (Exit::Failure, "the job failed: crashed: it crashed (signal 11)"));
     }
 }

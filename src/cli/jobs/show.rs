@@ -44,7 +44,14 @@ fn jobs(answer: &Value) -> Vec<Vec<String>> {
 
 fn schedules(answer: &Value) -> Vec<Vec<String>> {
     let row = |one: &Value| {
-        [text(&one["id"]), text(&one["name"]), text(&one["job"]["kind"]), text(&one["cron"]), text(&one["missed"]), time(&one["next_at_ms"])]
+        [
+            text(&one["id"]),
+            text(&one["name"]),
+            text(&one["job"]["kind"]),
+            text(&one["cron"]),
+            text(&one["missed"]),
+            time(&one["next_at_ms"]),
+        ]
     };
     rows(["ID", "NAME", "KIND", "CRON (UTC)", "MISSED", "NEXT"], list(&answer["schedules"]).iter().map(row))
 }

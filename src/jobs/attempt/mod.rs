@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::child::Child;
-use self::record::{Record, Written};
 pub use self::record::state_news;
+use self::record::{Record, Written};
 pub use self::weather::Weather;
 use super::kind::{REFERENCE, Referred, references};
 use super::outcome::{Evidence, Outcome, is_starved, judge};
@@ -41,10 +41,13 @@ pub async fn run(jobs: Jobs, job: Job, program: std::path::PathBuf, weather: wat
 
 async fn prepared(jobs: &Jobs, record: &mut Record, program: &Path) -> Result<Child, Outcome> {
     let brief = brief(jobs, record.job()).await?;
-    if record.begin().await == Written::Lost {
-        return Err(Outcome::Lost);
+    match record.begin().await {
+        Written::Done => {}
+        Written::Lost => return Err(Outcome::Lost),
+        Written::Failed(outcome) => return Err(outcome),
     }
-    Child::start(program, &brief).map_err(|error| Outcome::failed("not_started", format!("`{}` does not start: {error}", program.display())))
+    Child::start(program, &brief)
+        .map_err(|error| Outcome::failed("not_started", format!("`{}` does not start: {error}", program.display())))
 }
 
 async fn brief(jobs: &Jobs, job: &Job) -> Result<Brief, Outcome> {

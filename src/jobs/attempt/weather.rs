@@ -16,7 +16,7 @@ pub struct Weather {
 impl Weather {
     /// What the child of a job is to do.
     #[must_use]
-    pub fn asks(&self, job: &Job, config: &Config) -> Ask {
+    pub fn asks(self, job: &Job, config: &Config) -> Ask {
         if self.stopping || self.order == PoolOrder::Drain || job.standing.cancel_requested {
             return Ask::Stop;
         }

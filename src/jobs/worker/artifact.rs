@@ -40,7 +40,10 @@ impl Writer {
 }
 
 /// Size and hash of a file that is there, which is put onto the disk.
-pub(super) fn measure(path: &Path, tick: &mut dyn FnMut(u64) -> Result<(), crate::jobs::Fault>) -> Result<(u64, String), crate::jobs::Fault> {
+pub(super) fn measure(
+    path: &Path,
+    tick: &mut dyn FnMut(u64) -> Result<(), crate::jobs::Fault>,
+) -> Result<(u64, String), crate::jobs::Fault> {
     let mut file = File::open(path)?;
     file.sync_all()?;
     let (mut hasher, mut chunk, mut size_bytes) = (Sha256::new(), vec![0; 1 << 20], 0);

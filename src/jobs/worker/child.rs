@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::{Context, bounded};
 use super::limits;
 use super::words::{Ask, Brief, Say};
 use crate::jobs::kind::{Fault, Registry};
@@ -109,7 +109,8 @@ fn work(brief: Brief, voice: &Voice, asked: Arc<Asked>) -> Say {
     let mut context = Context::new(brief, kind.version(), voice.clone(), asked);
     // A panic was written to standard error, which is kept as lines of the log.
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| kind.run(&mut context, &input)));
-    last(ended.unwrap_or_else(|_| Err(Fault::Passing("it panicked; the log says where".to_owned()))))
+    let ended = ended.unwrap_or_else(|_| Err(Fault::Passing("it panicked; the log says where".to_owned())));
+    last(ended.and_then(bounded))
 }
 
 fn last(ended: Result<Value, Fault>) -> Say {

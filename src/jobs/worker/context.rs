@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::artifact::{self, Writer};
 use super::child::{Asked, Voice};
-use super::words::{Brief, Say};
+use super::words::{Brief, MAX_OUTPUT_BYTES, Say};
 use crate::jobs::kind::{Fault, REFERENCE};
 use crate::jobs::roots::{Error as PathError, Found, Roots};
 use crate::storage::jobs::Step;
@@ -24,6 +24,16 @@ const MAX_LOG_BYTES: usize = 4_096;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often one that holds still looks whether it may go on.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// # Errors
+/// An output that is too large to be kept in the database: what is large belongs into an artifact.
+pub(super) fn bounded(output: Value) -> Result<Value, Fault> {
+    let size_bytes = output.to_string().len();
+    if size_bytes <= MAX_OUTPUT_BYTES {
+        return Ok(output);
+    }
+    Err(Fault::Final(format!("an output has {size_bytes} bytes, and may have {MAX_OUTPUT_BYTES}")))
+}
 
 /// The surroundings of one attempt.
 pub struct Context {
@@ -140,7 +150,7 @@ impl Context {
         self.voice.say(&Say::Begin { step: number });
         self.said_at = None;
         let output = work(self)?;
-        let json = serde_json::to_value(&output).map_err(|error| Fault::Final(format!("the output of a step has no JSON form: {error}")))?;
+        let json = bounded(serde_json::to_value(&output).map_err(|error| Fault::Final(error.to_string()))?)?;
         self.voice.say(&Say::Step(Step { number, input_hash, output: json }));
         Ok(output)
     }
@@ -158,7 +168,7 @@ impl Context {
     pub fn artifact(
         &mut self,
         name: &str,
-        options: Value,
+        options: &Value,
         write: impl FnOnce(&mut dyn io::Write) -> Result<(), Fault>,
     ) -> Result<String, Fault> {
         let file = self.temporary(name)?;
@@ -174,19 +184,16 @@ impl Context {
     ///
     /// # Errors
     /// When it cannot be read or moved.
-    pub fn adopt(&mut self, name: &str, made: &Path, sha256: Option<String>, options: Value) -> Result<String, Fault> {
+    pub fn adopt(&mut self, name: &str, made: &Path, sha256: Option<String>, options: &Value) -> Result<String, Fault> {
         let file = self.temporary(name)?;
         let place = self.brief.work_dir.join(&file);
-        let measured = match sha256 {
-            Some(sha256) => {
-                let whole = std::fs::File::open(made)?;
-                whole.sync_all()?;
-                (whole.metadata()?.len(), sha256)
-            }
-            None => {
-                let total = std::fs::metadata(made)?.len();
-                artifact::measure(made, &mut |done| self.progress(done, total, "bytes"))?
-            }
+        let measured = if let Some(sha256) = sha256 {
+            let whole = std::fs::File::open(made)?;
+            whole.sync_all()?;
+            (whole.metadata()?.len(), sha256)
+        } else {
+            let total = std::fs::metadata(made)?.len();
+            artifact::measure(made, &mut |done| self.progress(done, total, "bytes"))?
         };
         std::fs::rename(made, place)?;
         self.keep(name, file, measured.clone(), options);
@@ -200,7 +207,7 @@ impl Context {
         Err(Fault::Final(format!("`{name}` is no name of an artifact")))
     }
 
-    fn keep(&self, name: &str, file: String, (size_bytes, sha256): (u64, String), options: Value) {
+    fn keep(&self, name: &str, file: String, (size_bytes, sha256): (u64, String), options: &Value) {
         let inputs: Vec<Value> =
             self.brief.inputs.iter().map(|one| json!({"artifact": one.text, "sha256": one.sha256, "size_bytes": one.size_bytes})).collect();
         let lineage = json!({

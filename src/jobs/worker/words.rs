@@ -10,7 +10,10 @@ use crate::jobs::roots::Roots;
 use crate::storage::jobs::Step;
 
 /// Longest line that is taken from a child, in bytes. A longer one is cut, and is then a line of its log.
-pub const MAX_LINE_BYTES: usize = 1 << 20;
+pub const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Largest output of a step and largest result, in bytes: with what is around it, it fits into a line.
+pub const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
 /// The first line that a child is told: what to do, and within which bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,7 +130,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_child_says_is_something(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            Say::read(&bytes);
+            let _ = Say::read(&bytes);
         }
     }
 }

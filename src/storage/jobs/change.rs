@@ -37,16 +37,12 @@ pub struct Change {
     pub step: Option<Step>,
     pub artifact: Option<Artifact>,
     pub attempt: Option<Attempt>,
-    /// Forget the steps that have ended, so that all are made anew.
-    pub from_the_start: bool,
-    /// Whether it must survive a power cut. Progress need not.
-    pub lasting: bool,
 }
 
 impl Change {
     #[must_use]
     pub fn to(standing: Standing) -> Self {
-        Self { standing, news: Vec::new(), step: None, artifact: None, attempt: None, from_the_start: false, lasting: true }
+        Self { standing, news: Vec::new(), step: None, artifact: None, attempt: None }
     }
 
     #[must_use]
@@ -58,7 +54,7 @@ impl Change {
 
 impl JobTable {
     /// Reads a job, has `decide` say what becomes of it, and writes that, without anybody else in between. `None`: there is no such job.
-    /// Of its events the newest `most_events` are kept.
+    /// Of its events the newest `most_events` are kept. `lasting`: it must survive a power cut; progress need not.
     ///
     /// # Errors
     /// When the database fails; the inner error is `decide`'s, and then nothing was changed.
@@ -100,9 +96,6 @@ pub(super) async fn apply(
     let events = job.events.saturating_add(i64::try_from(change.news.len()).unwrap_or_default());
     compare_and_set(connection, job, &change.standing, events).await?;
     tell(connection, job, &change.news, most_events, at_ms).await?;
-    if change.from_the_start {
-        sqlx::query("DELETE FROM job_steps WHERE job = ?").bind(id.to_owned()).execute(&mut *connection).await?;
-    }
     if let Some(step) = &change.step {
         put_step(connection, id, step, at_ms).await?;
     }

@@ -53,12 +53,14 @@ impl JobTable {
 
     /// Active jobs whose lease has run out; at most so many.
     pub async fn expired(&self, now_ms: i64, most: i64) -> Result<Vec<String>, Error> {
-        sqlx::query_scalar("SELECT id FROM jobs WHERE state IN ('leased', 'running') AND lease_until_ms < ? ORDER BY lease_until_ms LIMIT ?")
-            .bind(now_ms)
-            .bind(most)
-            .fetch_all(self.storage.readers())
-            .await
-            .map_err(|error| self.storage.failed("looking for jobs without a worker", error))
+        sqlx::query_scalar(
+            "SELECT id FROM jobs WHERE state IN ('leased', 'running') AND lease_until_ms < ? ORDER BY lease_until_ms LIMIT ?",
+        )
+        .bind(now_ms)
+        .bind(most)
+        .fetch_all(self.storage.readers())
+        .await
+        .map_err(|error| self.storage.failed("looking for jobs without a worker", error))
     }
 
     /// Queued jobs that wait for one that will not succeed, with that one; at most so many.
@@ -79,11 +81,8 @@ const STARTABLE: &str = "state = 'queued' AND not_before_ms <= ? AND NOT EXISTS 
 
 async fn waiting(connection: &mut SqliteConnection, now_ms: i64) -> Result<Waiting, sqlx::Error> {
     let query = format!("SELECT {COLUMNS} FROM jobs WHERE {STARTABLE} ORDER BY priority DESC, id LIMIT {LOOKED_AT}");
-    let jobs = sqlx::query(sqlx::AssertSqlSafe(query))
-        .bind(now_ms)
-        .try_map(|row: SqliteRow| row::job(&row))
-        .fetch_all(&mut *connection)
-        .await?;
+    let jobs =
+        sqlx::query(sqlx::AssertSqlSafe(query)).bind(now_ms).try_map(|row: SqliteRow| row::job(&row)).fetch_all(&mut *connection).await?;
     // Each is cut before they are added up: a sum that is too large for SQLite would be an error, for all who claim.
     let active = sqlx::query(
         "SELECT count(*) AS active, coalesce(sum(cpu_threads), 0) AS cpu, coalesce(sum(gpus), 0) AS gpus, \
@@ -93,7 +92,6 @@ async fn waiting(connection: &mut SqliteConnection, now_ms: i64) -> Result<Waiti
     .await?;
     let number = |column: &str| active.try_get::<i64, _>(column).map(unsigned);
     let small = |column: &str| number(column).map(|value| u32::try_from(value).unwrap_or(u32::MAX));
-    let used =
-        Needs { cpu_threads: small("cpu")?, gpus: small("gpus")?, memory_bytes: number("memory")?, disk_bytes: number("disk")? };
+    let used = Needs { cpu_threads: small("cpu")?, gpus: small("gpus")?, memory_bytes: number("memory")?, disk_bytes: number("disk")? };
     Ok(Waiting { jobs, used, active: number("active")? })
 }

@@ -65,10 +65,13 @@ pub(super) async fn remembered(
         .bind(key.key.clone())
         .fetch_optional(&mut *connection)
         .await?;
-    if let Some((body_hash, made)) = before {
+    if let Some((body_hash, made)) = before
+        && exists(connection, &made).await?
+    {
         return Ok(Some(if body_hash == key.body_hash { Submitted::Before(made) } else { Submitted::OtherBody }));
     }
-    sqlx::query("INSERT INTO job_keys (tenant, key, body_hash, made, created_at_ms) VALUES (?, ?, ?, ?, ?)")
+    // What was made and is forgotten by now can be made again.
+    sqlx::query("INSERT OR REPLACE INTO job_keys (tenant, key, body_hash, made, created_at_ms) VALUES (?, ?, ?, ?, ?)")
         .bind(key.tenant.clone())
         .bind(key.key.clone())
         .bind(key.body_hash.clone())
@@ -77,6 +80,13 @@ pub(super) async fn remembered(
         .execute(connection)
         .await?;
     Ok(None)
+}
+
+async fn exists(connection: &mut SqliteConnection, made: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1) OR EXISTS (SELECT 1 FROM job_schedules WHERE id = ?1)")
+        .bind(made.to_owned())
+        .fetch_one(connection)
+        .await
 }
 
 /// The first of the jobs it is to come after that its tenant does not have.

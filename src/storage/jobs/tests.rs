@@ -46,13 +46,7 @@ fn ended(state: State, at_ms: i64) -> Standing {
 
 fn leased(job: &Job) -> Standing {
     let standing = &job.standing;
-    Standing {
-        state: State::Leased,
-        epoch: standing.epoch + 1,
-        owner: Some("w".to_owned()),
-        lease_until_ms: Some(100),
-        ..standing.clone()
-    }
+    Standing { state: State::Leased, epoch: standing.epoch + 1, owner: Some("w".to_owned()), lease_until_ms: Some(100), ..standing.clone() }
 }
 
 async fn opened() -> (tempfile::TempDir, JobTable) {
@@ -143,6 +137,30 @@ async fn the_next_job_is_of_the_highest_priority_then_the_oldest_and_waits_for_t
     .expect("read");
     set(&jobs, "a", ended(State::Succeeded, 1)).await;
     assert_eq!(first(0).await.as_deref(), Some("b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_of_several_processes_never_take_the_same_job() {
+    let (folder, jobs) = opened().await;
+    for n in 0..60 {
+        submit(&jobs, &order(&format!("{n:02}"))).await;
+    }
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        // A file of its own for each, as processes have.
+        let jobs = Storage::join(folder.path(), &Config::default()).await.expect("the same form").jobs();
+        workers.spawn(async move {
+            let mut taken = Vec::new();
+            let choose = |waiting: &Waiting| Some((0, Change::to(leased(waiting.jobs.first()?))));
+            while let Some(job) = jobs.claim(0, 9, choose).await.expect("written") {
+                taken.push(job.order.id);
+            }
+            taken
+        });
+    }
+    let mut all: Vec<String> = workers.join_all().await.concat();
+    all.sort();
+    assert_eq!(all, (0..60).map(|n| format!("{n:02}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

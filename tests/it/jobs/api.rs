@@ -170,7 +170,8 @@ async fn a_schedule_makes_jobs_when_its_time_comes() {
     assert_eq!(response.status(), 201);
     let schedule: Value = response.json().await.expect("JSON");
     assert_eq!(schedule["next_at_ms"], 1_800_000_300_000_i64);
-    let jobs = async || app.get("/jobs?kind=checksum").await.json::<Value>().await.expect("JSON")["jobs"].as_array().expect("a list").clone();
+    let jobs =
+        async || app.get("/jobs?kind=checksum").await.json::<Value>().await.expect("JSON")["jobs"].as_array().expect("a list").clone();
     a_moment().await;
     assert!(jobs().await.is_empty());
     clock.advance(Duration::from_mins(12));
@@ -190,7 +191,8 @@ async fn a_schedule_makes_jobs_when_its_time_comes() {
 async fn another_tenant_sees_nothing_of_a_job() {
     let fake = fake(|_| {}).await;
     let (app, first) = crate::keys::guarded(&fake, |_| {}).await;
-    let key = async |tenant: &str, role: &str| crate::keys::make(&app, &first, json!({"name": tenant, "role": role, "tenant": tenant})).await.0;
+    let key =
+        async |tenant: &str, role: &str| crate::keys::make(&app, &first, json!({"name": tenant, "role": role, "tenant": tenant})).await.0;
     let (own, other, operator, metrics) =
         (key("a", "user").await, key("b", "user").await, key("c", "operator").await, key("d", "metrics").await);
     std::fs::write(app.data.path().join("files/x"), "abc").expect("written");

@@ -63,6 +63,28 @@ async fn kills_at_many_moments_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_kill_at_every_step_boundary_loses_nothing() {
+    let mut yard = Yard::with(&[("ARRIERO_JOBS__MAX_ATTEMPTS", "20")]).await;
+    let id = yard.trial(json!({"steps": 6, "step_ms": 120})).await;
+    for step in 1..6 {
+        yard.until_steps(&id, step).await;
+        if step % 2 == 0 {
+            yard.kill_and_start_again().await;
+        } else if let Some(child) = yard.children().first() {
+            kill(*child, "-KILL");
+        }
+    }
+    yard.until(&id, "succeeded").await;
+    assert_eq!(yard.artifact(&id, "trial.txt").await, made(6).as_bytes());
+    let done = done_in(&yard.events(&id).await);
+    for step in 0..6 {
+        // The log of a step may be lost with its worker, its end is not: it may have been done again only if it had not ended.
+        let times = done.iter().filter(|line| line.starts_with(&format!("step {step} "))).count();
+        assert!(times <= 2, "{done:?}");
+    }
+}
+
+#[tokio::test]
 async fn one_that_hangs_is_ended() {
     let yard = Yard::with(&[("ARRIERO_JOBS__HANG_AFTER", "1s")]).await;
     let id = yard.submit(json!({"kind": "trial", "input": {"how": "hang", "once": true}, "max_attempts": 2})).await;
@@ -97,7 +119,8 @@ async fn attempts_are_made_until_there_are_none_left() {
     let job = yard.until(&fails, "failed").await;
     assert_eq!((&job["attempts"], &job["error"]["message"]), (&json!(3), &json!("it was told to fail")));
     let series = "arriero_job_attempts_total{kind=\"trial\",outcome=\"failed\"}";
-    let metrics = yard.process.client.get(format!("{}/metrics", yard.process.url)).send().await.expect("an answer").text().await.expect("text");
+    let metrics =
+        yard.process.client.get(format!("{}/metrics", yard.process.url)).send().await.expect("an answer").text().await.expect("text");
     assert!(metrics.lines().any(|line| line == format!("{series} 3")), "{metrics}");
 }
 

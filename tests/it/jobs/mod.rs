@@ -143,7 +143,8 @@ impl Yard {
 pub async fn start(data: &Path, fake: &FakeOllama, more: &[(&str, &str)]) -> Process {
     let mut command = command(data);
     command.args(["--listen", "127.0.0.1:0", "--ollama", &fake.url()]).envs(QUICK.iter().copied()).envs(more.iter().copied());
-    command.stderr(std::process::Stdio::inherit());
+    // Nobody reads it, and a full pipe would hold the gateway up.
+    command.stderr(std::process::Stdio::null());
     Process::of(&mut command).await
 }
 
@@ -151,7 +152,7 @@ pub async fn start(data: &Path, fake: &FakeOllama, more: &[(&str, &str)]) -> Pro
 pub fn worker(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
     command.arg("worker").arg("--data-dir").arg(data).env_clear().envs(QUICK.iter().copied()).kill_on_drop(true);
-    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     command
 }
 
