@@ -1,10 +1,14 @@
 //! The native HTTP interface as the client commands use it. Unknown fields of answers are kept, not required.
 
+mod pieces;
+
 use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use pieces::Pieces;
 
 use super::args::Operating;
 use super::exit::{Exit, Failure};
@@ -226,7 +230,7 @@ impl Client {
     /// When the gateway cannot be reached or refuses.
     pub async fn fetch(&self, path: &str) -> Result<Pieces, Failure> {
         let response = self.accepted(self.bearing_key(self.http.get(self.address(path)?)).send().await).await?;
-        Ok(Pieces { response, decoder: Decoder::default(), ready: Vec::new().into_iter() })
+        Ok(Pieces::new(response))
     }
 
     /// Reads events, after the one of this id.
@@ -239,7 +243,7 @@ impl Client {
             request = request.header("last-event-id", id);
         }
         let response = self.accepted(request.send().await).await?;
-        Ok(Pieces { response, decoder: Decoder::default(), ready: Vec::new().into_iter() })
+        Ok(Pieces::new(response))
     }
 
     async fn accepted(&self, response: Result<reqwest::Response, reqwest::Error>) -> Result<reqwest::Response, Failure> {
@@ -287,41 +291,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// A long answer on its way.
-#[derive(Debug)]
-pub struct Pieces {
-    response: reqwest::Response,
-    decoder: Decoder,
-    ready: std::vec::IntoIter<super::sse::Event>,
-}
-
-impl Pieces {
-    /// The next bytes; `None` at the end.
-    ///
-    /// # Errors
-    /// When the answer breaks off.
-    pub async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
-        let broken =
-            |error: reqwest::Error| Failure::new(Exit::Gateway, format!("the answer broke off: {}", root_cause(&error)), "ask again");
-        self.response.chunk().await.map_err(broken)
-    }
-
-    /// The next event; `None` at the end.
-    ///
-    /// # Errors
-    /// When the answer breaks off.
-    pub async fn event(&mut self) -> Result<Option<super::sse::Event>, Failure> {
-        loop {
-            if let Some(event) = self.ready.next() {
-                return Ok(Some(event));
-            }
-            let Some(piece) = self.piece().await? else { return Ok(None) };
-            let events = self.decoder.push(&piece).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
-            self.ready = events.into_iter();
-        }
-    }
 }
 
 /// A generation on its way.

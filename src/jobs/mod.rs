@@ -19,6 +19,7 @@ mod outcome;
 mod pool;
 mod progress;
 mod roots;
+mod scheduling;
 mod service;
 #[cfg(test)]
 mod simulation;

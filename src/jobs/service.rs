@@ -8,7 +8,6 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::admission::{Capacity, fits};
-use super::calendar;
 use super::config::Config;
 use super::error::Error;
 use super::files::Folders;
@@ -18,7 +17,7 @@ use super::roots::Roots;
 use super::submission::{Made, Submission};
 use crate::domain::clock::Clock;
 use crate::storage::Storage;
-use crate::storage::jobs::{Artifact, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Schedule, Standing, Submitted};
+use crate::storage::jobs::{Artifact, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Standing, Submitted};
 use crate::telemetry::metrics::Metrics;
 
 /// What the machine has.
@@ -121,7 +120,7 @@ impl Jobs {
             Some(calendar) => self.add_schedule(tenant, submission, &calendar, key.as_ref()).await,
             None => self.add_job(tenant, submission, plan, key.as_ref()).await,
         };
-        self.0.nudge.notify_waiters();
+        self.0.nudge.notify_one();
         made
     }
 
@@ -207,7 +206,7 @@ impl Jobs {
         self.get(id, scope).await?;
         let changed = self.0.table.change(id, true, self.most_events(), self.0.clock.unix_ms(), decide).await?;
         let changed = changed.ok_or_else(|| Error::NotFound(id.to_owned()))??;
-        self.0.nudge.notify_waiters();
+        self.0.nudge.notify_one();
         self.0.told.notify_waiters();
         Ok(changed)
     }
@@ -244,49 +243,8 @@ impl Jobs {
     /// Tells all workers on this database what is wanted of them.
     pub async fn order_pool(&self, order: PoolOrder) -> Result<(), Error> {
         self.0.table.order_pool(order).await?;
-        self.0.nudge.notify_waiters();
+        self.0.nudge.notify_one();
         Ok(())
-    }
-
-    pub async fn schedules(&self, scope: Scope<'_>) -> Result<Vec<Schedule>, Error> {
-        Ok(self.0.table.schedules(scope.tenant()).await?)
-    }
-
-    /// # Errors
-    /// When there is none that may be seen.
-    pub async fn remove_schedule(&self, id: &str, scope: Scope<'_>) -> Result<(), Error> {
-        let removed = self.0.table.remove_schedule(id, scope.tenant()).await?;
-        if removed { Ok(()) } else { Err(Error::ScheduleNotFound(id.to_owned())) }
-    }
-
-    async fn add_schedule(&self, tenant: &str, submission: Submission, when: &super::Calendar, key: Option<&Key>) -> Result<Made, Error> {
-        calendar::check(&when.cron).map_err(Error::Calendar)?;
-        if let Some(after) = submission.after.first() {
-            return Err(Error::Calendar(format!("a job that is made again and again cannot come after one job (`{after}`)")));
-        }
-        let now_ms = self.0.clock.unix_ms();
-        let schedule = Schedule {
-            id: Uuid::now_v7().to_string(),
-            name: if submission.name.is_empty() { submission.kind.clone() } else { submission.name.clone() },
-            tenant: tenant.to_owned(),
-            cron: when.cron.clone(),
-            missed: when.missed,
-            job: serde_json::to_value(Submission { schedule: None, ..submission }).unwrap_or_default(),
-            next_at_ms: calendar::next(&when.cron, now_ms),
-            last_at_ms: None,
-            created_at_ms: now_ms,
-        };
-        let most = self.0.config.max_schedules;
-        match self.0.table.add_schedule(&schedule, key, most).await? {
-            Submitted::Before(id) => {
-                let all = self.schedules(Scope::Tenant(tenant)).await?;
-                let found = all.into_iter().find(|schedule| schedule.id == id).ok_or(Error::ScheduleNotFound(id))?;
-                Ok(Made::Schedule { schedule: Box::new(found), before: true })
-            }
-            Submitted::OtherBody => Err(Error::OtherBody),
-            Submitted::Full => Err(Error::TooManySchedules { most }),
-            Submitted::New | Submitted::Missing(_) => Ok(Made::Schedule { schedule: Box::new(schedule), before: false }),
-        }
     }
 
     /// Waits until there may be something for a worker to do; no longer than so long.

@@ -180,8 +180,10 @@ async fn begin(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::
 impl Storage {
     /// Makes the disk full at this many pages of 4 KiB.
     pub(crate) async fn limit_pages(&self, most: u32) {
-        let mut writer = self.0.writer.acquire().await.expect("a connection");
-        let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
-        sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");
+        for pool in [&self.0.writer, &self.0.durable] {
+            let mut writer = pool.acquire().await.expect("a connection");
+            let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+            sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");
+        }
     }
 }

@@ -95,7 +95,12 @@ async fn follow(client: &Client, id: &str, to_the_end: bool, view: &mut View) ->
     let live = if to_the_end { None } else { Some(is_live(client, id).await?) };
     let (mut last_id, mut broken): (Option<String>, usize) = (None, 0);
     loop {
-        let failure = match read(client, &path, live, &mut last_id, view).await {
+        let before = last_id.clone();
+        let ended = read(client, &path, live, &mut last_id, view).await;
+        if last_id != before {
+            broken = 0;
+        }
+        let failure = match ended {
             Ok(true) => return Ok(()),
             Ok(false) => Failure::new(Exit::Gateway, "the events of the job broke off", "`arriero jobs watch ID` goes on"),
             Err(failure) => failure,

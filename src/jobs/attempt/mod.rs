@@ -36,7 +36,7 @@ pub async fn run(jobs: Jobs, job: Job, program: std::path::PathBuf, weather: wat
     let word = outcome.word();
     record.end(outcome).await;
     jobs.0.metrics.job_attempt(&kind, word);
-    jobs.0.nudge.notify_waiters();
+    jobs.0.nudge.notify_one();
 }
 
 async fn prepared(jobs: &Jobs, record: &mut Record, program: &Path) -> Result<Child, Outcome> {

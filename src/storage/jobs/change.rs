@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::row::{self, COLUMNS, json, signed};
+use super::read::{self, COLUMNS, json, signed};
 use super::{Artifact, Job, JobTable, Standing, Step};
 use crate::storage::Error;
 
@@ -69,7 +69,7 @@ impl JobTable {
         const DOING: &str = "changing a job";
         let failed = |error| self.storage.failed(DOING, error);
         let mut transaction = if lasting { self.storage.write_durably(DOING).await? } else { self.storage.write(DOING).await? };
-        let Some(job) = read(&mut transaction, id).await.map_err(failed)? else { return Ok(None) };
+        let Some(job) = found(&mut transaction, id).await.map_err(failed)? else { return Ok(None) };
         let change = match decide(&job) {
             Ok(change) => change,
             Err(refused) => return Ok(Some(Err(refused))),
@@ -80,9 +80,9 @@ impl JobTable {
     }
 }
 
-pub(super) async fn read(connection: &mut SqliteConnection, id: &str) -> Result<Option<Job>, sqlx::Error> {
+async fn found(connection: &mut SqliteConnection, id: &str) -> Result<Option<Job>, sqlx::Error> {
     let query = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE id = ?"));
-    sqlx::query(query).bind(id.to_owned()).try_map(|row: SqliteRow| row::job(&row)).fetch_optional(connection).await
+    sqlx::query(query).bind(id.to_owned()).try_map(|row: SqliteRow| read::job(&row)).fetch_optional(connection).await
 }
 
 pub(super) async fn apply(

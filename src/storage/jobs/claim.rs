@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::change::apply;
-use super::row::{self, COLUMNS, unsigned};
+use super::read::{self, COLUMNS, unsigned};
 use super::{Change, Job, JobTable, Needs};
 use crate::storage::Error;
 
@@ -82,7 +82,7 @@ const STARTABLE: &str = "state = 'queued' AND not_before_ms <= ? AND NOT EXISTS 
 async fn waiting(connection: &mut SqliteConnection, now_ms: i64) -> Result<Waiting, sqlx::Error> {
     let query = format!("SELECT {COLUMNS} FROM jobs WHERE {STARTABLE} ORDER BY priority DESC, id LIMIT {LOOKED_AT}");
     let jobs =
-        sqlx::query(sqlx::AssertSqlSafe(query)).bind(now_ms).try_map(|row: SqliteRow| row::job(&row)).fetch_all(&mut *connection).await?;
+        sqlx::query(sqlx::AssertSqlSafe(query)).bind(now_ms).try_map(|row: SqliteRow| read::job(&row)).fetch_all(&mut *connection).await?;
     // Each is cut before they are added up: a sum that is too large for SQLite would be an error, for all who claim.
     let active = sqlx::query(
         "SELECT count(*) AS active, coalesce(sum(cpu_threads), 0) AS cpu, coalesce(sum(gpus), 0) AS gpus, \

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::row::{self, COLUMNS};
+use super::read::{self, COLUMNS};
 use super::{Artifact, Event, Job, JobTable, State, Step};
 use crate::storage::Error;
 
@@ -55,7 +55,7 @@ impl JobTable {
         let query = sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM jobs WHERE id = ?"));
         sqlx::query(query)
             .bind(id.to_owned())
-            .try_map(|row: SqliteRow| row::job(&row))
+            .try_map(|row: SqliteRow| read::job(&row))
             .fetch_optional(self.storage.readers())
             .await
             .map_err(|error| self.storage.failed("reading a job", error))
@@ -77,7 +77,7 @@ impl JobTable {
             query.push(" AND id < ").push_bind(before.clone());
         }
         query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(page.most));
-        let rows = query.build().try_map(|row: SqliteRow| row::job(&row));
+        let rows = query.build().try_map(|row: SqliteRow| read::job(&row));
         rows.fetch_all(self.storage.readers()).await.map_err(|error| self.storage.failed("listing jobs", error))
     }
 
@@ -87,7 +87,7 @@ impl JobTable {
             .bind(id.to_owned())
             .bind(from)
             .bind(most)
-            .try_map(|row: SqliteRow| row::event(&row))
+            .try_map(|row: SqliteRow| read::event(&row))
             .fetch_all(self.storage.readers())
             .await
             .map_err(|error| self.storage.failed("reading the events of a job", error))
@@ -96,7 +96,7 @@ impl JobTable {
     pub async fn artifacts(&self, id: &str) -> Result<Vec<Artifact>, Error> {
         sqlx::query("SELECT name, path, size_bytes, sha256, lineage, created_at_ms FROM job_artifacts WHERE job = ? ORDER BY name")
             .bind(id.to_owned())
-            .try_map(|row: SqliteRow| row::artifact(&row))
+            .try_map(|row: SqliteRow| read::artifact(&row))
             .fetch_all(self.storage.readers())
             .await
             .map_err(|error| self.storage.failed("reading the artifacts of a job", error))
@@ -106,7 +106,7 @@ impl JobTable {
     pub async fn steps(&self, id: &str) -> Result<Vec<Step>, Error> {
         sqlx::query("SELECT number, input_hash, output FROM job_steps WHERE job = ? ORDER BY number")
             .bind(id.to_owned())
-            .try_map(|row: SqliteRow| row::step(&row))
+            .try_map(|row: SqliteRow| read::step(&row))
             .fetch_all(self.storage.readers())
             .await
             .map_err(|error| self.storage.failed("reading the steps of a job", error))
@@ -117,7 +117,7 @@ impl JobTable {
         let failed = |error| self.storage.failed(DOING, error);
         let jobs: Vec<(String, i64)> =
             sqlx::query_as("SELECT state, count(*) FROM jobs GROUP BY state").fetch_all(self.storage.readers()).await.map_err(failed)?;
-        let jobs = jobs.into_iter().map(|(state, count)| (state, row::unsigned(count))).collect();
+        let jobs = jobs.into_iter().map(|(state, count)| (state, read::unsigned(count))).collect();
         Ok(Pool { order: self.pool_order().await?, jobs })
     }
 

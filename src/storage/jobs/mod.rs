@@ -7,6 +7,7 @@
 mod change;
 mod claim;
 mod look;
+mod read;
 mod row;
 mod schedules;
 mod submit;

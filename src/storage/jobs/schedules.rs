@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::row::{json, parsed, signed};
+use super::read::{json, parsed, signed};
 use super::submit::{insert, remembered};
 use super::{JobTable, Key, Order, Standing, Submitted};
 use crate::storage::Error;

@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::row::{json, rank, signed};
+use super::read::{json, rank, signed};
 use super::{Job, JobTable, Order, Standing};
 use crate::storage::Error;
 

@@ -164,6 +164,22 @@ async fn workers_of_several_processes_never_take_the_same_job() {
 }
 
 #[tokio::test]
+async fn a_full_disk_refuses_a_job_and_loses_none() {
+    let (_folder, jobs) = opened().await;
+    submit(&jobs, &order("a")).await;
+    jobs.storage.limit_pages(1).await;
+    let large = Order { input: json!("x".repeat(100_000)), ..order("b") };
+    for _ in 0..3 {
+        assert!(matches!(jobs.submit(&large, &queued(), None, 9).await, Err(crate::storage::Error::Full { .. })));
+    }
+    let told = |job: &Job| Ok::<_, ()>(Change::to(leased(job)).telling("log", json!("x".repeat(100_000))));
+    assert!(jobs.change("a", true, 9, 9, told).await.is_err());
+    assert_eq!(jobs.get("a").await.expect("read").expect("there").standing, queued(), "nothing is half done");
+    jobs.storage.limit_pages(1_000_000).await;
+    submit(&jobs, &large).await;
+}
+
+#[tokio::test]
 async fn those_that_wait_in_vain_are_found() {
     let (_folder, jobs) = opened().await;
     submit(&jobs, &order("a")).await;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::JobTable;
-use super::row::{signed, unsigned};
+use super::read::{signed, unsigned};
 use crate::storage::Error;
 
 /// How much of what has ended is kept.
