@@ -118,10 +118,13 @@ async fn attempts_are_made_until_there_are_none_left() {
     let fails = yard.submit(json!({"kind": "trial", "input": {"how": "fail"}, "max_attempts": 3})).await;
     let job = yard.until(&fails, "failed").await;
     assert_eq!((&job["attempts"], &job["error"]["message"]), (&json!(3), &json!("it was told to fail")));
-    let series = "arriero_job_attempts_total{kind=\"trial\",outcome=\"failed\"}";
-    let metrics =
-        yard.process.client.get(format!("{}/metrics", yard.process.url)).send().await.expect("an answer").text().await.expect("text");
-    assert!(metrics.lines().any(|line| line == format!("{series} 3")), "{metrics}");
+    let series = "arriero_job_attempts_total{kind=\"trial\",outcome=\"failed\"} 3";
+    // Counted just after the job's end is written down.
+    eventually("that the attempts are counted", async || {
+        let asked = yard.process.client.get(format!("{}/metrics", yard.process.url)).send().await;
+        asked.expect("an answer").text().await.expect("text").lines().any(|line| line == series)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -34,7 +34,8 @@ async fn a_worker_that_stands_still_loses_its_job_and_its_writes_do_not_count() 
     kill(pid, "-STOP");
     let _other = worker(yard.data.path()).spawn().expect("starts");
     let job = yard.until(&id, "succeeded").await;
-    assert_eq!(job["attempts"], 2);
+    // More where the machine is so busy that the short lease of these tests runs out by itself.
+    assert!(job["attempts"].as_u64() >= Some(2), "{job}");
     kill(pid, "-CONT");
     a_moment().await;
     a_moment().await;
