@@ -41,7 +41,7 @@ pub use submission::{Calendar, Made, Submission};
 pub use worker::{Context, run as work_as_child};
 
 // What is stored of jobs, for those who show it.
-pub use crate::storage::jobs::{Artifact, Event, Job, Page, Pool as PoolState, PoolOrder, Schedule, State};
+pub use crate::storage::jobs::{Artifact, AttemptMade, Event, Job, Page, Pool as PoolState, PoolOrder, Schedule, State};
 
 use std::fmt::Write;
 

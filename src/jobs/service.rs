@@ -17,8 +17,11 @@ use super::roots::Roots;
 use super::submission::{Made, Submission};
 use crate::domain::clock::Clock;
 use crate::storage::Storage;
-use crate::storage::jobs::{Artifact, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Standing, Submitted};
+use crate::storage::jobs::{Artifact, AttemptMade, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Standing, Submitted};
 use crate::telemetry::metrics::Metrics;
+
+/// Attempts that are shown of a job.
+const ATTEMPTS_SHOWN: i64 = 50;
 
 /// What the machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +221,11 @@ impl Jobs {
     /// Events from a number on; at most so many.
     pub async fn events(&self, id: &str, from: i64, most: i64) -> Result<Vec<Event>, Error> {
         Ok(self.0.table.events(id, from, most).await?)
+    }
+
+    /// The newest attempts at a job, oldest first.
+    pub async fn attempts(&self, id: &str) -> Result<Vec<AttemptMade>, Error> {
+        Ok(self.0.table.attempts(id, ATTEMPTS_SHOWN).await?)
     }
 
     pub async fn artifacts(&self, id: &str) -> Result<Vec<Artifact>, Error> {

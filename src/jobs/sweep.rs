@@ -12,7 +12,7 @@ use super::machine;
 use super::service::Jobs;
 use super::submission::Submission;
 use crate::storage::Error;
-use crate::storage::jobs::{Attempt, Change, Job, Kept, Needs, Order, Schedule, Standing};
+use crate::storage::jobs::{Attempt, Change, Job, Kept, Needs, Order, Schedule, Standing, State};
 
 /// Jobs that are seen to at once.
 const AT_ONCE: i64 = 100;
@@ -84,8 +84,11 @@ pub async fn files(jobs: &Jobs) -> Result<(), Error> {
         tracing::info!(jobs = forgotten.len(), "old jobs were forgotten");
     }
     orphans(jobs).await?;
-    for (state, count) in jobs.0.table.pool().await?.jobs {
-        jobs.0.metrics.jobs(&state, count);
+    let counted = jobs.0.table.pool().await?.jobs;
+    for state in State::ALL {
+        // A state in which there is no job is not among them.
+        let count = counted.iter().find(|(name, _)| name == state.as_str()).map_or(0, |(_, count)| *count);
+        jobs.0.metrics.jobs(state.as_str(), count);
     }
     jobs.0.metrics.job_artifact_bytes(jobs.0.table.artifact_bytes().await?);
     Ok(())

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use super::scope;
-use super::types::{JobList, JobView, KindList, KindView};
+use super::types::{AttemptView, JobList, JobView, KindList, KindView};
 use crate::api::middleware::auth::Who;
 use crate::api::path::Path;
 use crate::api::problem::Problem;
@@ -72,7 +72,9 @@ fn wrong(got: &str) -> Problem {
     (status = 404, description = "There is none of this id that may be seen", body = Problem, content_type = "application/problem+json"),
 ))]
 pub async fn show(From(state): From<State>, Who(who): Who, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
-    Ok(Json(state.jobs.get(&id, scope(&who)).await?.into()))
+    let job = state.jobs.get(&id, scope(&who)).await?;
+    let history = state.jobs.attempts(&id).await?.into_iter().map(AttemptView::from).collect();
+    Ok(Json(JobView { history: Some(history), ..job.into() }))
 }
 
 /// Kinds of jobs

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::jobs::{Artifact, Job, Kind, Schedule};
+use crate::jobs::{Artifact, AttemptMade, Job, Kind, Schedule};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
@@ -35,6 +35,9 @@ pub struct JobView {
     pub progress: Option<Value>,
     pub attempts: u32,
     pub max_attempts: u32,
+    /// The newest attempts, oldest first, those before a retry too; only where one job is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<Vec<AttemptView>>,
     /// When it may start, at the earliest.
     pub not_before_ms: i64,
     /// Somebody wants it to end, and its worker was asked.
@@ -48,6 +51,18 @@ pub struct JobView {
     pub created_at_ms: i64,
     pub started_at_ms: Option<i64>,
     pub finished_at_ms: Option<i64>,
+}
+
+/// One time that a worker took a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AttemptView {
+    /// The worker.
+    pub owner: String,
+    pub started_at_ms: i64,
+    /// None: it runs.
+    pub ended_at_ms: Option<i64>,
+    /// `succeeded`, `stopped`, `failed`, `out_of_memory`, `hung`, `crashed` or `worker_lost`.
+    pub outcome: Option<String>,
 }
 
 /// Why an attempt failed.
@@ -201,6 +216,7 @@ impl From<Job> for JobView {
             progress: now.progress,
             attempts: now.attempts,
             max_attempts: now.max_attempts,
+            history: None,
             not_before_ms: now.not_before_ms,
             cancel_requested: now.cancel_requested,
             result: now.result,
@@ -215,6 +231,12 @@ impl From<Job> for JobView {
             started_at_ms: now.started_at_ms,
             finished_at_ms: now.finished_at_ms,
         }
+    }
+}
+
+impl From<AttemptMade> for AttemptView {
+    fn from(made: AttemptMade) -> Self {
+        Self { owner: made.owner, started_at_ms: made.started_at_ms, ended_at_ms: made.ended_at_ms, outcome: made.outcome }
     }
 }
 

@@ -91,6 +91,10 @@ fn job(job: &Value) -> String {
     line("input", job["input"].to_string());
     line("error", job["error"].as_object().map_or("-".to_owned(), |_| fault(&job["error"])));
     line("result", if job["result"].is_null() { "-".to_owned() } else { job["result"].to_string() });
+    for attempt in list(&job["history"]) {
+        let outcome = if attempt["outcome"].is_null() { "runs".to_owned() } else { text(&attempt["outcome"]) };
+        line("worked on", format!("{} by {}: {outcome}", time(&attempt["started_at_ms"]), text(&attempt["owner"])));
+    }
     line("submitted", time(&job["created_at_ms"]));
     line("started", time(&job["started_at_ms"]));
     line("ended", time(&job["finished_at_ms"]));
@@ -156,10 +160,17 @@ mod tests {
     fn a_job_is_a_page_and_a_row() {
         let one = json!({"id": "j", "kind": "checksum", "name": "n", "state": "running", "priority": "low", "attempts": 1, "max_attempts": 3,
             "steps": ["a", "b"], "steps_ended": 1, "input": {"path": "files/x"}, "error": {"kind": "hung", "message": "m"}, "created_at_ms": 0,
+            "history": [{"owner": "7-a", "started_at_ms": 0, "outcome": "hung"}],
             "progress": {"step": 1, "done": 450, "total": 1000, "unit": "bytes", "eta_ms": 200_000}});
         assert_eq!(progress(&one), "step 2/2, 45 % of 1.0 kB, 3 min left");
         let page = job(&one);
-        for line in ["state       running", "attempt     1 of 3", "error       hung: m", "submitted   1970-01-01 00:00:00Z"] {
+        for line in [
+            "state       running",
+            "attempt     1 of 3",
+            "error       hung: m",
+            "worked on   1970-01-01 00:00:00Z by 7-a: hung",
+            "submitted   1970-01-01 00:00:00Z",
+        ] {
             assert!(page.lines().any(|shown| shown == line), "{line}\n{page}");
         }
         assert!(!page.contains("ended  "), "what is not there is left out: {page}");

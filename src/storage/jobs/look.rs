@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::read::{self, COLUMNS};
-use super::{Artifact, Event, Job, JobTable, State, Step};
+use super::{Artifact, AttemptMade, Event, Job, JobTable, State, Step};
 use crate::storage::Error;
 
 /// Which jobs are wanted.
@@ -100,6 +100,19 @@ impl JobTable {
             .fetch_all(self.storage.readers())
             .await
             .map_err(|error| self.storage.failed("reading the artifacts of a job", error))
+    }
+
+    /// The newest attempts, oldest first; at most so many.
+    pub async fn attempts(&self, id: &str, most: i64) -> Result<Vec<AttemptMade>, Error> {
+        const NEWEST: &str = "SELECT * FROM (SELECT epoch, owner, started_at_ms, ended_at_ms, outcome FROM job_attempts WHERE job = ? \
+            ORDER BY epoch DESC LIMIT ?) ORDER BY epoch";
+        sqlx::query(NEWEST)
+            .bind(id.to_owned())
+            .bind(most)
+            .try_map(|row: SqliteRow| read::attempt(&row))
+            .fetch_all(self.storage.readers())
+            .await
+            .map_err(|error| self.storage.failed("reading the attempts at a job", error))
     }
 
     /// The steps that have ended.

@@ -20,7 +20,7 @@ use super::Storage;
 pub use change::{Attempt, Change, News};
 pub use claim::Waiting;
 pub use look::{Page, Pool, PoolOrder};
-pub use row::{Artifact, Event, Fault, Job, Needs, Order, Standing, State, Step};
+pub use row::{Artifact, AttemptMade, Event, Fault, Job, Needs, Order, Standing, State, Step};
 pub use schedules::{Missed, Schedule};
 pub use submit::{Key, Submitted};
 pub use tidy::Kept;

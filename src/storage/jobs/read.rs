@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Artifact, Event, Job, Needs, Order, Standing, State, Step};
+use super::{Artifact, AttemptMade, Event, Job, Needs, Order, Standing, State, Step};
 use crate::domain::generation::Priority;
 
 pub(super) const COLUMNS: &str = "id, kind, name, tenant, priority, input, labels, steps, schedule, cpu_threads, gpus, memory_bytes, \
@@ -66,6 +66,15 @@ pub(super) fn event(row: &SqliteRow) -> Result<Event, sqlx::Error> {
 
 pub(super) fn step(row: &SqliteRow) -> Result<Step, sqlx::Error> {
     Ok(Step { number: small(row.try_get("number")?), input_hash: row.try_get("input_hash")?, output: parsed(row.try_get("output")?)? })
+}
+
+pub(super) fn attempt(row: &SqliteRow) -> Result<AttemptMade, sqlx::Error> {
+    Ok(AttemptMade {
+        owner: row.try_get("owner")?,
+        started_at_ms: row.try_get("started_at_ms")?,
+        ended_at_ms: row.try_get("ended_at_ms")?,
+        outcome: row.try_get("outcome")?,
+    })
 }
 
 pub(super) fn artifact(row: &SqliteRow) -> Result<Artifact, sqlx::Error> {

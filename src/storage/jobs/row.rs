@@ -151,6 +151,17 @@ pub struct Step {
     pub output: Value,
 }
 
+/// One time that a worker took a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptMade {
+    pub owner: String,
+    pub started_at_ms: i64,
+    /// None: it runs.
+    pub ended_at_ms: Option<i64>,
+    /// In a word.
+    pub outcome: Option<String>,
+}
+
 /// Something a job made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Artifact {

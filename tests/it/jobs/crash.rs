@@ -114,7 +114,9 @@ async fn one_that_eats_more_than_it_said_fails_with_the_reason() {
 async fn attempts_are_made_until_there_are_none_left() {
     let yard = Yard::new().await;
     let crashes = yard.trial(json!({"how": "crash", "once": true})).await;
-    assert_eq!(yard.until(&crashes, "succeeded").await["attempts"], 2);
+    let job = yard.until(&crashes, "succeeded").await;
+    let outcomes: Vec<&Value> = job["history"].as_array().expect("a list").iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!((&job["attempts"], outcomes), (&json!(2), vec![&json!("crashed"), &json!("succeeded")]));
     let fails = yard.submit(json!({"kind": "trial", "input": {"how": "fail"}, "max_attempts": 3})).await;
     let job = yard.until(&fails, "failed").await;
     assert_eq!((&job["attempts"], &job["error"]["message"]), (&json!(3), &json!("it was told to fail")));
