@@ -7,6 +7,7 @@ mod admin;
 mod authorisation;
 pub mod body;
 mod fields;
+mod jobs;
 pub mod listener;
 mod middleware;
 mod native;
@@ -73,6 +74,16 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(ops::ready))
         .routes(routes!(ops::version))
         .routes(routes!(ops::metrics))
+        .routes(routes!(jobs::submit::submit, jobs::look::list))
+        .routes(routes!(jobs::look::kinds))
+        .routes(routes!(jobs::steer::pool, jobs::steer::order_pool))
+        .routes(routes!(jobs::schedules::list))
+        .routes(routes!(jobs::schedules::remove))
+        .routes(routes!(jobs::look::show, jobs::steer::cancel))
+        .routes(routes!(jobs::steer::retry))
+        .routes(routes!(jobs::events::follow))
+        .routes(routes!(jobs::artifacts::list))
+        .routes(routes!(jobs::artifacts::download))
         .routes(routes!(admin::limits::list))
         .routes(routes!(admin::queue::queue))
         .routes(routes!(admin::queue::backends))

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::{Method, StatusCode, header};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::Config;
 
@@ -15,17 +15,19 @@ use super::authorisation::{self, Needs};
 use super::path::Path;
 use super::problem::Problem;
 use super::state::State;
+use crate::jobs::Registry;
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
     tags(
         (name = "native", description = "Arriero's own API"),
+        (name = "jobs", description = "Work in the background"),
         (name = "operations", description = "How the process is doing"),
         (name = "admin", description = "For those who run it"),
     ),
     security(("bearer" = []), ("x-api-key" = [])),
-    modifiers(&Schemes),
+    modifiers(&Schemes, &Inputs),
     components(schemas(super::native::types::Start<'static>, super::native::types::Token<'static>, super::native::types::Queued))
 )]
 struct Frame;
@@ -38,6 +40,22 @@ impl Modify for Schemes {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         components.add_security_scheme("x-api-key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key"))));
+    }
+}
+
+/// What each kind of job takes.
+struct Inputs;
+
+impl Modify for Inputs {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        for kind in Registry::standard(false).iter() {
+            let mut name = kind.name().to_owned();
+            name[..1].make_ascii_uppercase();
+            if let Ok(schema) = serde_json::from_value::<RefOr<Schema>>(kind.schema()) {
+                components.schemas.insert(format!("{name}JobInput"), schema);
+            }
+        }
     }
 }
 

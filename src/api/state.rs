@@ -11,6 +11,7 @@ use super::reload::Reloader;
 use crate::auth::Keys;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
+use crate::jobs::Jobs;
 use crate::limits::Limits;
 use crate::monitor::Sensors;
 use crate::telemetry::metrics::Metrics;
@@ -24,6 +25,7 @@ pub struct Parts {
     pub gateway: Gateway,
     pub limits: Limits,
     pub keys: Keys,
+    pub jobs: Jobs,
     pub reloader: Reloader,
     pub metrics: Metrics,
     pub clock: Clock,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::auth;
 use crate::backends::ollama;
+use crate::jobs;
 use crate::storage;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,10 @@ pub enum Error {
          (`make run` fetches a small one)", reasons.join("; ")
     )]
     NoBackend { reasons: Vec<String> },
+    #[error(transparent)]
+    Jobs(#[from] jobs::Error),
+    #[error("this program cannot be found, which works on jobs as a child process: {0}; set `jobs.program`")]
+    Program(std::io::Error),
     #[error(transparent)]
     Task(#[from] super::supervisor::Failed),
     #[error("the fallback hierarchy makes no sense: {}", what.join("; "))]

@@ -4,6 +4,7 @@
 //! going until it is told to stop, and then ends in phases: not ready, no new connections, drain, flush.
 
 mod backends;
+mod background;
 #[cfg_attr(not(feature = "embedded"), path = "no_engine.rs")]
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ mod start;
 mod summary;
 mod supervisor;
 
+pub use background::work;
 pub use error::Error;
 pub use reload::Source;
 pub use shutdown::{End, Signals};

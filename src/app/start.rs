@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backends::{self, Built};
+use super::background;
 use super::engine::Engine;
 use super::error::Error;
 use super::listeners::{self, Listeners};
@@ -97,6 +98,9 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let reloading = Reloading { source, started_with: config.clone(), current: config.clone(), services: services.clone(), fleet, asked };
     supervisor.spawn_until_stopped("take over configurations", reloading.run());
 
+    let (sensors, stop_accepting) = (Arc::new(Sensors::new()), CancellationToken::new());
+    let jobs = background::jobs(&config, &storage, &sensors, &metrics, &clock)?;
+    background::work_within(&config, &jobs, &services, &stop_accepting, &mut supervisor)?;
     let readiness = Readiness::default();
     let end_answers = CancellationToken::new();
     let state = api::State::new(api::Parts {
@@ -107,11 +111,11 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
         reloader,
         metrics: metrics.clone(),
         clock,
-        sensors: Arc::new(Sensors::new()),
+        sensors,
+        jobs,
         readiness: readiness.clone(),
         ending: end_answers.clone(),
     });
-    let stop_accepting = CancellationToken::new();
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);
     readiness.ready();
     let summary = Summary { first_key, keys_required: keys.required(), ..Summary::of(addresses[0], &registry) };

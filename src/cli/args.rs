@@ -1,9 +1,13 @@
 //! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
 
+mod jobs;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+
+pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand};
 
 use super::exit::Exit;
 use crate::config::{Form, Override};
@@ -36,6 +40,10 @@ pub enum Command {
     Cache(Cache),
     /// Make, list, renew and revoke API keys.
     Keys(Keys),
+    /// Submit, follow, cancel and retry background jobs of a running gateway.
+    Jobs(Jobs),
+    /// Work on the background jobs of a data folder, beside the gateway that runs on it.
+    Worker(Worker),
     /// Look for what is wrong on this machine, and how to mend it.
     Doctor(Doctor),
     /// Check, show or reload the configuration.

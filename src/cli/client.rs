@@ -1,10 +1,14 @@
 //! The native HTTP interface as the client commands use it. Unknown fields of answers are kept, not required.
 
+mod pieces;
+
 use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use pieces::Pieces;
 
 use super::args::Operating;
 use super::exit::{Exit, Failure};
@@ -113,11 +117,29 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses.
     pub async fn admin_where(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Value, Failure> {
-        let mut address = self.address(&format!("admin/{path}"))?;
+        self.ask(method, &format!("admin/{path}"), query, &[], body).await
+    }
+
+    /// Asks for something short; an answer without a body is null.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let mut address = self.address(path)?;
         if !query.is_empty() {
             address.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.bearing_key(self.http.request(method, address).timeout(SHORT_TIMEOUT));
+        let mut request = self.bearing_key(self.http.request(method, address).timeout(SHORT_TIMEOUT));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = if let Some(body) = body { request.json(body) } else { request };
         let response = self.accepted(request.send().await).await?;
         let bytes = response.bytes().await.map_err(|error| self.unintelligible(&error))?;
@@ -200,6 +222,28 @@ impl Client {
         let request = self.http.post(format!("{}/generate", self.base)).header("accept", "text/event-stream").json(body);
         let response = self.accepted(self.bearing_key(request).send().await).await?;
         Ok(Answer { response, decoder: Decoder::default(), ready: Vec::new().into_iter(), over: false })
+    }
+
+    /// Reads something long, piece by piece.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn fetch(&self, path: &str) -> Result<Pieces, Failure> {
+        let response = self.accepted(self.bearing_key(self.http.get(self.address(path)?)).send().await).await?;
+        Ok(Pieces::new(response))
+    }
+
+    /// Reads events, after the one of this id.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses.
+    pub async fn events(&self, path: &str, last_id: Option<&str>) -> Result<Pieces, Failure> {
+        let mut request = self.bearing_key(self.http.get(self.address(path)?)).header("accept", "text/event-stream");
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = self.accepted(request.send().await).await?;
+        Ok(Pieces::new(response))
     }
 
     async fn accepted(&self, response: Result<reqwest::Response, reqwest::Error>) -> Result<reqwest::Response, Failure> {
@@ -322,7 +366,7 @@ mod tests {
 
     #[test]
     fn events_are_read_and_unknown_ones_passed_over() {
-        let event = |name: &str, data: &str| read(&super::super::sse::Event { name: name.into(), data: data.into() });
+        let event = |name: &str, data: &str| read(&super::super::sse::Event { id: None, name: name.into(), data: data.into() });
         assert_eq!(event("token", r#"{"text":"a","more":1}"#), Ok(Some(Event::Token { text: "a".into(), thinking: String::new() })));
         assert_eq!(event("future", "?"), Ok(None));
         assert_eq!(event("queued", r#"{"position":2}"#), Ok(Some(Event::Queued(serde_json::json!({"position": 2})))));

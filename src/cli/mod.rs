@@ -17,6 +17,7 @@ mod doctor;
 pub mod exit;
 mod generate;
 mod inspect;
+mod jobs;
 mod keys;
 mod limits;
 mod models;
@@ -27,6 +28,7 @@ mod sse;
 mod terminal;
 mod values;
 mod version;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,8 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Backends(args) => wait(backends::run(args, variables)),
         Command::Cache(args) => wait(cache::run(args, variables)),
         Command::Keys(args) => wait(keys::run(args, variables)),
+        Command::Jobs(args) => wait(jobs::run(args, variables)),
+        Command::Worker(args) => worker::run(&args, variables),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),
         Command::Config(Config::Reload { operating }) => wait(reload::run(operating, variables)),
         Command::Config(args) => inspect::run(&args, variables),

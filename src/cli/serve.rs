@@ -46,7 +46,7 @@ async fn serve(config: Config, source: Source) -> Result<Option<End>, app::Error
     app.run(signals).await.map(Some)
 }
 
-fn failure(error: &app::Error) -> Failure {
+pub fn failure(error: &app::Error) -> Failure {
     Failure::new(exit(error), error.to_string(), "")
 }
 
@@ -63,7 +63,8 @@ fn exit(error: &app::Error) -> Exit {
             embedded::LoadError::Device(_) | embedded::LoadError::Thread(_) => Exit::Failure,
             _ => Exit::ModelFile,
         },
-        app::Error::Task(_) | app::Error::Signals(_) => Exit::Failure,
+        app::Error::Jobs(_) => Exit::DataDir,
+        app::Error::Task(_) | app::Error::Signals(_) | app::Error::Program(_) => Exit::Failure,
     }
 }
 

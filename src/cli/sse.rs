@@ -6,6 +6,8 @@ const MAX_EVENT_BYTES: usize = 32 << 20;
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// By which the stream can be taken up again after it.
+    pub id: Option<String>,
     pub name: String,
     pub data: String,
 }
@@ -15,10 +17,11 @@ pub struct Event {
 #[error("an event of the answer is longer than {MAX_EVENT_BYTES} bytes")]
 pub struct TooLong;
 
-/// Takes bytes as they come and gives events as they are complete. Comments, ids and unknown fields are passed over.
+/// Takes bytes as they come and gives events as they are complete. Comments and unknown fields are passed over.
 #[derive(Debug, Default)]
 pub struct Decoder {
     line: Vec<u8>,
+    id: Option<String>,
     name: String,
     data: String,
 }
@@ -41,12 +44,13 @@ impl Decoder {
 
     fn line(&mut self, line: &str) -> Option<Event> {
         if line.is_empty() {
-            let event = Event { name: std::mem::take(&mut self.name), data: std::mem::take(&mut self.data) };
+            let event = Event { id: self.id.take(), name: std::mem::take(&mut self.name), data: std::mem::take(&mut self.data) };
             return (!event.data.is_empty()).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
+            "id" => self.id = Some(value.to_owned()),
             "event" => value.clone_into(&mut self.name),
             "data" => {
                 if !self.data.is_empty() {
@@ -69,8 +73,8 @@ mod tests {
     const TEXT: &str = ": hi\r\n\nid: 1\nevent: token\ndata: {\"text\":\"é🐪\"}\n\nevent: x\r\ndata:a\r\ndata: b\r\n\r\ndata: cut";
 
     fn expected() -> Vec<Event> {
-        let event = |name: &str, data: &str| Event { name: name.into(), data: data.into() };
-        vec![event("token", "{\"text\":\"é🐪\"}"), event("x", "a\nb")]
+        let event = |id: Option<&str>, name: &str, data: &str| Event { id: id.map(Into::into), name: name.into(), data: data.into() };
+        vec![event(Some("1"), "token", "{\"text\":\"é🐪\"}"), event(None, "x", "a\nb")]
     }
 
     proptest! {

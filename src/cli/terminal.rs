@@ -133,6 +133,12 @@ impl Status {
         Self { terminal: io::stderr().is_terminal(), shown: false }
     }
 
+    /// Whether anybody sees it.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.terminal
+    }
+
     pub fn show(&mut self, text: &str) {
         if self.terminal {
             self.shown = true;

@@ -25,7 +25,7 @@ use crate::api::listener;
 use crate::backends::embedded;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
-use crate::{api, auth, cache, gateway, limits, models, routing, scheduler, storage, usage};
+use crate::{api, auth, cache, gateway, jobs, limits, models, routing, scheduler, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -87,6 +87,7 @@ pub struct Config {
     pub metrics: metrics::Config,
     pub storage: storage::Config,
     pub usage: usage::Config,
+    pub jobs: jobs::Config,
 }
 
 impl Default for Config {
@@ -109,6 +110,7 @@ impl Default for Config {
             metrics: metrics::Config::default(),
             storage: storage::Config::default(),
             usage: usage::Config::default(),
+            jobs: jobs::Config::default(),
         }
     }
 }
@@ -144,6 +146,7 @@ impl Check for Config {
             wrong.push((Path::dotted("log.level"), error.to_string()));
         }
         let servers: Vec<String> = self.ollama.iter().filter_map(ollama::Config::backend_name).collect();
+        wrong.extend(self.jobs.check().into_iter().map(|(key, what)| (Path::dotted(&format!("jobs.{key}")), what.to_owned())));
         let routing = self.routing.check().into_iter().chain(self.routing.unknown_backends(&servers));
         wrong.extend(routing.map(|found| (Path::below("routing", &found.place), found.what)));
         wrong
@@ -171,6 +174,14 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
     }
     loaded.config.data_dir = folder;
     Ok(loaded)
+}
+
+/// The program that runs: what is started as a child process for background jobs.
+///
+/// # Errors
+/// When the system does not say.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 /// Finds the file (the one named, else the one in the user's configuration folder when it is there) and loads.

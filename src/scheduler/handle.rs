@@ -96,6 +96,12 @@ impl Scheduler {
         answer.unwrap_or(Err(Refusal::NoBackend))
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.lock().queue.waiters.len()
+    }
+
     /// The queue as it stands. Takes time in proportion to its length.
     #[must_use]
     pub fn view(&self) -> QueueView {

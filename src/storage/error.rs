@@ -13,6 +13,18 @@ pub enum Error {
         path.display()
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error(
+        "the database `{}` is not there or has an older form ({found}, this program works on {known}); start `arriero serve` of this version first",
+        path.display()
+    )]
+    Older { path: PathBuf, found: i64, known: i64 },
+    #[error(
+        "the database in `{}` is to be brought to another form, and a worker (`arriero worker`) still relies on the present one; stop that first",
+        path.display()
+    )]
+    Relied { path: PathBuf },
+    #[error("the database in `{}` is being brought to another form; start the worker again when that is done", path.display())]
+    Changing { path: PathBuf },
     #[error("the database `{}` is damaged or not a database ({why}); move it away to start afresh, or put back a copy", path.display())]
     Corrupt { path: PathBuf, why: String },
     #[error("the disk that holds `{}` is full", path.display())]

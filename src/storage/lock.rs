@@ -1,15 +1,19 @@
-//! One process a data folder.
+//! One service a data folder, and workers beside it.
 //!
-//! The lock is the operating system's, on an open file: it goes with the process, however that ends, so there is no stale lock to
+//! [`Lock`] is the service's alone. [`Form`] is shared by all who have the database open and rely on its form; whoever changes the form
+//! must be alone, so that no older worker writes into a newer file.
+//!
+//! A lock is the operating system's, on an open file: it goes with the process, however that ends, so there is no stale lock to
 //! remove by hand. The number of the process in the file is only there to be read by people.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Error;
 
 pub(super) const FILE_NAME: &str = "arriero.lock";
+const FORM_FILE_NAME: &str = "arriero.form.lock";
 
 /// The right to use a data folder, held as long as this lives.
 #[derive(Debug)]
@@ -35,6 +39,48 @@ impl Lock {
     }
 }
 
+/// The right to rely on the form of the database, or to change it, held as long as this lives.
+#[derive(Debug)]
+pub(super) struct Form {
+    file: File,
+    data_dir: PathBuf,
+    alone: bool,
+}
+
+impl Form {
+    /// Shared with all others who rely on it; without waiting.
+    pub(super) fn rely_on(data_dir: &Path) -> Result<Self, Error> {
+        Self::take(data_dir, false)
+    }
+
+    /// Alone; without waiting.
+    pub(super) fn change(data_dir: &Path) -> Result<Self, Error> {
+        Self::take(data_dir, true)
+    }
+
+    fn take(data_dir: &Path, alone: bool) -> Result<Self, Error> {
+        let path = data_dir.to_owned();
+        let unwritable = |error: std::io::Error| Error::Unwritable { path: data_dir.to_owned(), why: error.to_string() };
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(data_dir.join(FORM_FILE_NAME)).map_err(unwritable)?;
+        match if alone { file.try_lock() } else { file.try_lock_shared() } {
+            Ok(()) => Ok(Self { file, data_dir: path, alone }),
+            Err(TryLockError::WouldBlock) if alone => Err(Error::Relied { path }),
+            Err(TryLockError::WouldBlock) => Err(Error::Changing { path }),
+            Err(TryLockError::Error(error)) => Err(unwritable(error)),
+        }
+    }
+
+    /// The form has been changed: others may rely on it now.
+    pub(super) fn settled(self) -> Result<Self, Error> {
+        if self.alone {
+            // Between the two nobody else can change it: that takes the service's lock too.
+            self.file.unlock().map_err(|error| Error::Unwritable { path: self.data_dir.clone(), why: error.to_string() })?;
+            return Self::rely_on(&self.data_dir);
+        }
+        Ok(self)
+    }
+}
+
 fn holder(path: &Path) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -54,5 +100,17 @@ mod tests {
         }
         drop(first);
         Lock::take(&data_dir).expect("free again");
+    }
+
+    #[test]
+    fn the_form_is_changed_by_one_who_is_alone_and_relied_on_by_many() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let changing = Form::change(folder.path()).expect("free");
+        assert!(matches!(Form::rely_on(folder.path()), Err(Error::Changing { .. })));
+        let first = changing.settled().expect("shared");
+        let second = Form::rely_on(folder.path()).expect("shared");
+        assert!(matches!(Form::change(folder.path()), Err(Error::Relied { .. })));
+        drop((first, second));
+        Form::change(folder.path()).expect("free again");
     }
 }

@@ -1,8 +1,9 @@
 //! SQLite: the only folder that speaks SQL.
 //!
-//! One file, `arriero.db`, in the data folder. It promises: one process at a time (a lock held as long as the [`Storage`] lives);
-//! write-ahead logging; all writes through one connection that takes the write lock at once, so that writers queue instead of
-//! failing; readers apart, who never wait for a writer; a copy of the file before it is brought to a newer form; a file that is
+//! One file, `arriero.db`, in the data folder. It promises: one service at a time (a lock held as long as the [`Storage`] lives), and
+//! beside it only workers that know the very same form of the file; write-ahead logging; all writes through one connection, and those
+//! that must survive a power cut at once through another, both of which take the write lock at once, so that writers queue instead
+//! of failing; readers apart, who never wait for a writer; a copy of the file before it is brought to a newer form; a file that is
 //! newer than this program, damaged, or not ours is left alone. One file here per family of tables.
 //!
 //! It does not batch, retry or decide what to keep: the services above do.
@@ -10,6 +11,7 @@
 pub mod answers;
 pub mod budgets;
 mod error;
+pub mod jobs;
 pub mod keys;
 mod lock;
 mod open;
@@ -56,9 +58,11 @@ pub struct Storage(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     writer: SqlitePool,
+    /// One connection as well; what it has committed survives a power cut.
+    durable: SqlitePool,
     readers: SqlitePool,
-    /// After the pools, so that it is let go last.
-    _lock: lock::Lock,
+    /// After the pools, so that they are let go last.
+    _locks: (Option<lock::Lock>, lock::Form),
 }
 
 impl Storage {
@@ -68,6 +72,21 @@ impl Storage {
     /// Each reason to refuse has its own variant of [`Error`].
     pub async fn open(data_dir: &Path, config: &Config) -> Result<Self, Error> {
         open::open(data_dir, config, &MIGRATOR).await
+    }
+
+    /// Opens the file in `data_dir` beside the service that may run on it, as a worker does. It must be there, in the form that this
+    /// program knows; as long as the [`Storage`] lives nobody brings it to another one.
+    ///
+    /// # Errors
+    /// Each reason to refuse has its own variant of [`Error`].
+    pub async fn join(data_dir: &Path, config: &Config) -> Result<Self, Error> {
+        open::join(data_dir, config, &MIGRATOR).await
+    }
+
+    /// The background jobs.
+    #[must_use]
+    pub fn jobs(&self) -> jobs::JobTable {
+        jobs::JobTable::new(self.clone())
     }
 
     /// The kept answers.
@@ -109,22 +128,18 @@ impl Storage {
     /// Finishes what is under way and folds the write-ahead log into the file. Later calls fail.
     pub async fn close(&self) {
         self.0.readers.close().await;
+        self.0.durable.close().await;
         self.0.writer.close().await;
     }
 
     /// A transaction that has the write lock from its first statement: one that begins by reading could be refused later.
     async fn write(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
-        const BEGIN: &str = "BEGIN IMMEDIATE";
-        let failed = |error| self.failed(doing, error);
-        match self.0.writer.begin_with(BEGIN).await {
-            // SQLite ends a transaction by itself when the disk is full, but sqlx goes on counting it as open, for ever: only a
-            // new connection helps.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                self.0.writer.acquire().await.map_err(failed)?.close().await.map_err(failed)?;
-                self.0.writer.begin_with(BEGIN).await.map_err(failed)
-            }
-            begun => begun.map_err(failed),
-        }
+        begin(&self.0.writer).await.map_err(|error| self.failed(doing, error))
+    }
+
+    /// The same; what it has committed survives a power cut.
+    async fn write_durably(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
+        begin(&self.0.durable).await.map_err(|error| self.failed(doing, error))
     }
 
     /// Runs one statement, a transaction of its own, whose effect survives a power cut once this has returned.
@@ -148,12 +163,27 @@ impl Storage {
     }
 }
 
+async fn begin(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+    const BEGIN: &str = "BEGIN IMMEDIATE";
+    match pool.begin_with(BEGIN).await {
+        // SQLite ends a transaction by itself when the disk is full, but sqlx goes on counting it as open, for ever: only a
+        // new connection helps.
+        Err(sqlx::Error::InvalidSavePointStatement) => {
+            pool.acquire().await?.close().await?;
+            pool.begin_with(BEGIN).await
+        }
+        begun => begun,
+    }
+}
+
 #[cfg(test)]
 impl Storage {
     /// Makes the disk full at this many pages of 4 KiB.
     pub(crate) async fn limit_pages(&self, most: u32) {
-        let mut writer = self.0.writer.acquire().await.expect("a connection");
-        let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
-        sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");
+        for pool in [&self.0.writer, &self.0.durable] {
+            let mut writer = pool.acquire().await.expect("a connection");
+            let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
+            sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Opening the file: lock, look, copy, migrate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::lock::Lock;
+use super::lock::{Form, Lock};
 use super::{Config, Error, Inner, Storage};
 
 pub(super) const FILE_NAME: &str = "arriero.db";
@@ -23,7 +23,9 @@ pub(super) async fn open(data_dir: &Path, config: &Config, migrator: &Migrator) 
     let lock = Lock::take(data_dir)?;
     let path = data_dir.join(FILE_NAME);
     let found = look(&path, config).await?;
-    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = known(migrator);
+    // Whoever else has the file open relies on its form.
+    let form = if found == Some(known) { Form::rely_on(data_dir)? } else { Form::change(data_dir)? };
     if let Some(found) = found.filter(|found| *found > known) {
         return Err(Error::Newer { path, found, known });
     }
@@ -32,8 +34,33 @@ pub(super) async fn open(data_dir: &Path, config: &Config, migrator: &Migrator) 
         writer.close().await; // before the lock goes
         return Err(error);
     }
+    let form = form.settled()?;
+    pools(path, config, writer, (Some(lock), form)).await
+}
+
+pub(super) async fn join(data_dir: &Path, config: &Config, migrator: &Migrator) -> Result<Storage, Error> {
+    let path = data_dir.join(FILE_NAME);
+    let form = Form::rely_on(data_dir)?;
+    let (found, known) = (look(&path, config).await?, known(migrator));
+    match found {
+        Some(found) if found == known => {}
+        Some(found) if found > known => return Err(Error::Newer { path, found, known }),
+        found => return Err(Error::Older { path, found: found.unwrap_or_default(), known }),
+    }
+    let writer = connect(&path, writer_options(&path, config).create_if_missing(false), 1).await?;
+    pools(path, config, writer, (None, form)).await
+}
+
+/// The newest form that this program knows.
+fn known(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+async fn pools(path: PathBuf, config: &Config, writer: SqlitePool, locks: (Option<Lock>, Form)) -> Result<Storage, Error> {
     let readers = connect(&path, reader_options(&path, config), config.max_readers.max(1)).await?;
-    Ok(Storage(Arc::new(Inner { path, writer, readers, _lock: lock })))
+    // Opened when it is first needed: many processes never write a job.
+    let durable = pool_options(1, 0).connect_lazy_with(writer_options(&path, config).synchronous(SqliteSynchronous::Full));
+    Ok(Storage(Arc::new(Inner { path, writer, durable, readers, _locks: locks })))
 }
 
 /// Which form a file that is already there has, without changing a byte of it: it may be damaged or too new.
@@ -97,15 +124,16 @@ async fn backup(connection: &mut SqliteConnection, path: &Path, form: i64) -> Re
 }
 
 async fn connect(path: &Path, options: SqliteConnectOptions, most: u32) -> Result<SqlitePool, Error> {
+    pool_options(most, 1).connect_with(options).await.map_err(|error| Error::from_sqlite(path, "opening it", error))
+}
+
+fn pool_options(most: u32, least: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(most)
-        .min_connections(1)
+        .min_connections(least)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options)
-        .await
-        .map_err(|error| Error::from_sqlite(path, "opening it", error))
 }
 
 fn writer_options(path: &Path, config: &Config) -> SqliteConnectOptions {
@@ -113,8 +141,8 @@ fn writer_options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .create_if_missing(true)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
-        // With a write-ahead log this loses no more than the last moments before a power cut, and never the file. Tables whose
-        // rows must not be lost (keys, jobs) will ask for FULL in their own transactions.
+        // With a write-ahead log this loses no more than the last moments before a power cut, and never the file. Rows
+        // that must not be lost (keys, jobs) are written with FULL.
         .synchronous(SqliteSynchronous::Normal)
         .optimize_on_close(true, 400)
 }

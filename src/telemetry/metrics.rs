@@ -8,6 +8,7 @@
 pub mod answers;
 mod auth;
 mod guard;
+mod jobs;
 mod limits;
 mod queue;
 mod routing;
@@ -250,6 +251,16 @@ declare! {
     SEMANTIC_FALSE_HITS = MetricSpec::gauge("arriero_semantic_false_hit_ratio", "ratio",
         "Share of false hits among the checked ones at the present threshold: what was measured, and the bounds of its confidence.")
         .by(&["bound"]);
+    JOBS_SUBMITTED = MetricSpec::counter("arriero_jobs_submitted_total", "jobs",
+        "Background jobs that were accepted by this process.");
+    JOBS = MetricSpec::gauge("arriero_jobs", "jobs",
+        "Background jobs in the database, by where they stand.")
+        .by(&["state"]);
+    JOB_ATTEMPTS = MetricSpec::counter("arriero_job_attempts_total", "attempts",
+        "Attempts at background jobs that ended, by kind and by how.")
+        .by(&["kind", "outcome"]);
+    JOB_ARTIFACT_BYTES = MetricSpec::gauge("arriero_job_artifact_bytes", "bytes",
+        "Size of what background jobs have made and is kept.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -319,6 +330,7 @@ impl Metrics {
         self.start_answers_at_zero();
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         self.start_auth_at_zero();
+        self.start_jobs_at_zero();
     }
 
     /// Counts a request as being worked on until the returned value is finished or dropped.

@@ -15,6 +15,7 @@ mod faults;
 mod generate;
 mod guard;
 mod input;
+mod jobs;
 mod keys;
 mod limits;
 #[cfg(feature = "embedded")]

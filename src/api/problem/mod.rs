@@ -2,6 +2,7 @@
 //!
 //! `detail` is for the client; causes are logged once, where they are turned into a problem.
 
+mod jobs;
 mod table;
 
 use std::time::Duration;

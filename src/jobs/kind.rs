@@ -1,0 +1,167 @@
+//! Kinds of jobs: what can be done in the background, each registered by name.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::checksum::Checksum;
+use super::roots::Roots;
+use super::trial::Trial;
+use super::worker::Context;
+use crate::storage::jobs::Needs;
+
+/// Why a submission or an attempt does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The input is not what the kind takes: trying again does not help.
+    #[error("{0}")]
+    Input(String),
+    /// A path leads where it may not, or to nothing.
+    #[error(transparent)]
+    Path(#[from] super::roots::Error),
+    /// Trying again does not help.
+    #[error("{0}")]
+    Final(String),
+    /// Trying again may help.
+    #[error("{0}")]
+    Passing(String),
+    /// The job was cancelled, or its worker is to stop: the kind stops at the next good place.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Passing(error.to_string())
+    }
+}
+
+/// What a job is going to do and take, known before it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Names of its steps, in order.
+    pub steps: Vec<String>,
+    pub needs: Needs,
+}
+
+/// What a plan may look at.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    pub roots: Roots,
+}
+
+/// A kind of job.
+pub trait Kind: Send + Sync {
+    /// A short word in lower case.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in a sentence or two.
+    fn about(&self) -> &'static str;
+
+    /// Grows whenever the same input makes another output: steps that an older version has ended are made anew.
+    fn version(&self) -> u32;
+
+    /// JSON Schema of the input, as OpenAPI takes it.
+    fn schema(&self) -> Value;
+
+    /// Looks at an input, before the job is accepted. What `artifact:` stands for may not be there yet.
+    ///
+    /// # Errors
+    /// An input that the kind does not take.
+    fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault>;
+
+    /// Does it, in a process of its own. It is called again after a failure, and then passes over the steps that have ended
+    /// ([`Context::step`]).
+    ///
+    /// # Errors
+    /// Why not; the worker tries again unless that cannot help.
+    fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault>;
+}
+
+/// The kinds that there are. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<[Box<dyn Kind>]>);
+
+impl Registry {
+    /// All kinds of this program; with the one for trials where that is wanted.
+    #[must_use]
+    pub fn standard(trial: bool) -> Self {
+        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum)];
+        if trial {
+            kinds.push(Box::new(Trial));
+        }
+        Self(kinds.into())
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&dyn Kind> {
+        self.0.iter().find(|kind| kind.name() == name).map(AsRef::as_ref)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Kind> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.iter().map(|kind| kind.name().to_owned()).collect()
+    }
+}
+
+/// How an input names the artifact of another job: `artifact:JOB/NAME`.
+pub const REFERENCE: &str = "artifact:";
+
+/// All references in an input: (job, name).
+#[must_use]
+pub fn references(input: &Value) -> Vec<(String, String)> {
+    match input {
+        Value::String(text) => reference(text).into_iter().collect(),
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        Value::Object(fields) => fields.values().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The job and the name that a text refers to.
+#[must_use]
+pub fn reference(text: &str) -> Option<(String, String)> {
+    let (job, name) = text.strip_prefix(REFERENCE)?.split_once('/')?;
+    Some((job.to_owned(), name.to_owned()))
+}
+
+/// What a reference stands for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Referred {
+    pub text: String,
+    pub path: PathBuf,
+    pub sha256: String,
+    pub size_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own_and_a_schema_of_an_object() {
+        let kinds = Registry::standard(true);
+        let mut names = kinds.names();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), kinds.iter().count());
+        for kind in kinds.iter() {
+            assert_eq!(kind.schema()["type"], "object", "{}", kind.name());
+            assert!(!kind.about().is_empty() && kind.name().bytes().all(|b| b.is_ascii_lowercase()));
+        }
+        assert!(Registry::standard(false).get("trial").is_none());
+    }
+
+    #[test]
+    fn references_are_found_wherever_they_are() {
+        let input = json!({"a": "artifact:j1/x.json", "b": [{"c": "artifact:j2/d/e"}, 1, "artifact:", "no"]});
+        assert_eq!(references(&input), [("j1".to_owned(), "x.json".to_owned()), ("j2".to_owned(), "d/e".to_owned())]);
+    }
+}
