@@ -12,6 +12,7 @@ pub mod config;
 pub mod domain;
 pub mod gateway;
 pub mod gguf;
+pub mod jobs;
 pub mod limits;
 #[cfg(feature = "embedded")]
 pub mod lm;

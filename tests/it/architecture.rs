@@ -29,6 +29,7 @@ const TABLE: &[(&str, &str)] = &[
     ("scheduler", "domain, telemetry"),
     ("routing", "domain, telemetry, backends"),
     ("models", "domain, telemetry, storage, backends"),
+    ("jobs", "domain, telemetry, storage, gguf, lm, backends, models"),
     ("gateway", "domain, telemetry, limits, cache, usage, backends, scheduler, routing, models"),
     ("api", "domain, telemetry, auth, limits, cache, usage, monitor, models, gateway"),
     ("config", "the Config types of everything above"),

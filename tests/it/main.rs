@@ -21,6 +21,7 @@ mod limits;
 mod lm;
 mod ops;
 mod process;
+mod publish;
 mod queue;
 mod real_ollama;
 mod reload;

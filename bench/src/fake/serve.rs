@@ -93,7 +93,7 @@ async fn exchanges(mut reader: Reader<'_>, mut out: Writer<'_>, server: &Arc<Ser
 
 /// Reads so much of a body as a fault lets through.
 async fn break_body(reader: &mut Reader<'_>, request: &mut Request, fault: Option<&Fault>, server: &Server) -> io::Result<Option<After>> {
-    let (Some(Fault::ResetInBody(bytes)) | Some(Fault::StallInBody(bytes))) = fault else { return Ok(None) };
+    let Some(Fault::ResetInBody(bytes) | Fault::StallInBody(bytes)) = fault else { return Ok(None) };
     reader.some(*bytes, request).await?;
     let ticket = server.ledger.open(request, fault.cloned(), server.shared().script.remember);
     if matches!(fault, Some(Fault::StallInBody(_))) {

@@ -39,7 +39,7 @@ impl Blobs {
     }
 
     fn take(&mut self, bytes: &[u8]) -> String {
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let head = &bytes[..bytes.len().min(256)];
         let embedding = head.windows(4).any(|window| window == b"bert");
         self.0.insert(digest.clone(), Blob { gguf: bytes.starts_with(b"GGUF"), embedding, size_bytes: bytes.len() as u64 });
