@@ -5,6 +5,8 @@
 mod architecture;
 mod caching;
 mod cancel;
+#[cfg(feature = "embedded")]
+mod check;
 mod cli;
 mod docs;
 #[cfg(feature = "embedded")]
