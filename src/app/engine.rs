@@ -1,11 +1,12 @@
 //! The embedded engine, where it is compiled in. `no_engine.rs` stands in for this file where it is not.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Error;
 use crate::backends::{Backend, embedded};
 use crate::config::Config;
+use crate::gguf::Header;
 use crate::jobs::publish::library;
 
 /// The engine, loaded.
@@ -48,9 +49,19 @@ fn with_library(config: &Config) -> embedded::Config {
         Vec::new()
     });
     let named = |path: &PathBuf, other: &PathBuf| path.file_stem() == other.file_stem();
-    let new: Vec<PathBuf> = files.into_iter().filter(|path| !embedded.models.iter().any(|model| named(path, model))).collect();
+    let new = files.into_iter().filter(|path| !embedded.models.iter().any(|model| named(path, model)) && is_sound(path));
+    let new: Vec<PathBuf> = new.collect();
     embedded.models.extend(new);
     embedded
+}
+
+/// A broken file must not keep the sound ones from being served.
+fn is_sound(path: &Path) -> bool {
+    let read = Header::read_file(path);
+    if let Err(error) = &read {
+        tracing::warn!(path = %path.display(), %error, "a file of the library is left out: it cannot be read");
+    }
+    read.is_ok()
 }
 
 async fn load_all(embedded: embedded::Config) -> Result<Option<Engine>, Error> {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, fake};
+use crate::support::{PATIENCE, TestApp, fake};
 
 const FILE_BYTES: usize = 3 << 20;
 
@@ -380,4 +380,30 @@ async fn one_server_that_is_away_does_not_keep_the_others_from_their_model() {
     let error = all[1].outcome.as_ref().expect_err("away").to_string();
     assert!(error.contains("is Ollama running there?") && error.contains("publish again"), "{error}");
     assert_eq!((one.new_models(), two.new_models()), (vec!["me/new:1b".to_owned()], vec!["me/new:1b".to_owned()]));
+}
+
+#[cfg(feature = "embedded")]
+#[tokio::test]
+async fn what_is_in_the_library_is_served_after_a_start_and_garbage_there_harms_nobody() {
+    let (fake, folder) = (fake(|_| {}).await, tempfile::tempdir().expect("a folder"));
+    let names = async |app: &TestApp| {
+        let list: serde_json::Value = app.get("/models").await.json().await.expect("JSON");
+        list["models"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|model| model["name"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let library = folder.path().join(publish::library::FOLDER);
+    let bytes = std::fs::read(crate::support::demo_model()).expect("the model");
+    let artifact = Artifact { path: crate::support::demo_model(), digest: Digest::new(Sha256::digest(&bytes).into()) };
+    publish::library::place(&library, &ModelName::parse("me/new:1b").expect("a name"), &artifact).expect("placed");
+    let app = TestApp::on(folder, &[&fake], |_| {}).await;
+    assert!(names(&app).await.contains(&"me-new-1b".to_owned()), "{:?}", names(&app).await);
+    let folder = app.end().await;
+    std::fs::write(library.join("broken.gguf"), b"GGUF and nothing").expect("written");
+    let app = TestApp::on(folder, &[&fake], |_| {}).await;
+    assert!(names(&app).await.contains(&"me-new-1b".to_owned()) && !names(&app).await.contains(&"broken".to_owned()));
+    app.end().await;
 }
