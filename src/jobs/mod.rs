@@ -2,4 +2,5 @@
 
 #[cfg(feature = "embedded")]
 pub mod check;
+pub mod download;
 pub mod publish;

@@ -9,6 +9,7 @@ mod cancel;
 mod check;
 mod cli;
 mod docs;
+mod download;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod failover;
