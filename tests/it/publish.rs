@@ -353,6 +353,20 @@ async fn whatever_a_killed_publication_leaves_the_next_one_finishes() {
 }
 
 #[tokio::test]
+async fn the_same_publication_twice_at_a_time_is_one() {
+    for delay_ms in [0, 5, 20, 60] {
+        let bench = Bench::with(|script| script.build_gap = Duration::from_millis(3)).await;
+        let later = async {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            bench.publish().await
+        };
+        let (one, two) = tokio::join!(bench.publish(), later);
+        assert!(one.is_ok() && two.is_ok(), "{delay_ms}: {one:?} {two:?}");
+        assert_eq!(bench.new_models(), ["me/new:1b"], "{delay_ms}");
+    }
+}
+
+#[tokio::test]
 async fn old_unfinished_models_of_others_are_swept_and_never_offered() {
     let bench = Bench::new().await;
     bench.fake.adjust(|script| {

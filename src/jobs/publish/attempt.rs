@@ -82,6 +82,10 @@ impl<'a> Attempt<'a> {
             Ok(Prepared::Built(built)) => self.finish(built).await,
             Err(error) => Err(error),
         };
+        let outcome = match outcome {
+            Err(error) if error.is_about_a_missing_model() => self.done_by_another(error).await,
+            other => other,
+        };
         self.tidy(&outcome).await;
         outcome.map(|outcome| Outcome { took: begun.elapsed(), remarks: self.take_remarks(), ..outcome })
     }
@@ -98,6 +102,16 @@ impl<'a> Attempt<'a> {
         let kept = self.judged(&shown)?;
         let says = self.tried(&shown).await?;
         Ok(Prepared::Built(Built { version, kept, says }))
+    }
+
+    /// The same publication may go on twice at a time, and the one that is ready first tidies up what both use.
+    async fn done_by_another(&self, error: Error) -> Result<Outcome, Error> {
+        let there = self.shown(&self.names.wanted, Step::Naming).await?;
+        if !there.is_some_and(|shown| same::is_published(&shown, self.publication)) {
+            return Err(error);
+        }
+        let version = self.server.version().await.unwrap_or_default();
+        Ok(self.outcome(Action::Unchanged, version, Kept::AsSent, None))
     }
 
     async fn finish(&self, built: Built) -> Result<Outcome, Error> {

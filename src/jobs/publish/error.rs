@@ -42,6 +42,11 @@ impl Error {
         }
     }
 
+    /// Whether a model is missing that had been made just before.
+    pub(super) fn is_about_a_missing_model(&self) -> bool {
+        matches!(self, Self::NotThere { .. } | Self::Server { source: Failure::ModelNotFound { .. }, .. })
+    }
+
     /// What another attempt at the same publication may do.
     #[must_use]
     pub fn retry(&self) -> Retry {
