@@ -5,6 +5,7 @@
 pub mod allowance;
 pub mod blame;
 pub mod clock;
+pub mod digest;
 pub mod generation;
 pub mod id;
 pub mod model;

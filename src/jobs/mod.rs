@@ -9,9 +9,12 @@
 mod admission;
 mod attempt;
 mod calendar;
+#[cfg(feature = "embedded")]
+pub mod check;
 mod checksum;
 mod config;
 pub mod convert;
+pub mod download;
 mod error;
 mod files;
 mod kind;
@@ -19,6 +22,7 @@ mod machine;
 mod outcome;
 mod pool;
 mod progress;
+pub mod publish;
 mod roots;
 mod scheduling;
 mod service;

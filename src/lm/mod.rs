@@ -117,6 +117,16 @@ impl Model {
         Ok(())
     }
 
+    /// As [`Model::forward`], with the logits behind every token, one row after the other. They are wide: give few tokens at a time,
+    /// and no more than [`CHUNK`].
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn forward_all(&self, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        self.check(tokens, cache)?;
+        self.step(tokens, cache, Wanted::Every)
+    }
+
     /// The logits behind every token of a text, given to `each` with the token's position (for perplexity).
     pub fn logits(&self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         /// Logits are wide: of so many tokens they are kept at a time.

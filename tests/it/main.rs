@@ -5,8 +5,11 @@
 mod architecture;
 mod caching;
 mod cancel;
+#[cfg(feature = "embedded")]
+mod check;
 mod cli;
 mod docs;
+mod download;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod failover;
@@ -22,6 +25,7 @@ mod limits;
 mod lm;
 mod ops;
 mod process;
+mod publish;
 mod queue;
 mod real_ollama;
 mod reload;

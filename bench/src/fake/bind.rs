@@ -90,6 +90,25 @@ pub(super) const SHOW: Fields = &[
     ("options", Kind::Object),
 ];
 
+pub(super) const COPY: Fields = &[("source", Kind::Text), ("destination", Kind::Text)];
+
+pub(super) const DELETE: Fields = &[("model", Kind::Text), ("name", Kind::Text)];
+
+pub(super) const CREATE: Fields = &[
+    ("model", Kind::Text),
+    ("name", Kind::Text),
+    ("stream", Kind::Flag),
+    ("quantize", Kind::Text),
+    ("from", Kind::Text),
+    ("files", Kind::Object),
+    ("adapters", Kind::Object),
+    ("template", Kind::Text),
+    ("license", Kind::Any),
+    ("system", Kind::Text),
+    ("parameters", Kind::Object),
+    ("messages", Kind::Messages),
+];
+
 /// A bound request: the known fields that are set, under their canonical names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bound(Map<String, Value>);

@@ -16,8 +16,18 @@ pub enum Fault {
     CloseBeforeHeaders,
     /// The connection is reset (RST) before any byte of the answer.
     ResetBeforeHeaders,
-    /// The answer breaks after this many tokens, or before its end if it has fewer. Generate and chat only.
+    /// The answer breaks after this many tokens, or before its end if it has fewer. Generate, chat and (in lines) create only.
     After(usize, Midway),
+    /// So many lines of create, then one that is this error; the model is not made.
+    LineOfError(usize, String),
+    /// After so many bytes of the request's body the connection is reset…
+    ResetInBody(usize),
+    /// …or nothing more is read of it.
+    StallInBody(usize),
+    /// What was asked for is done, then the connection is reset instead of an answer. Copy, delete and blobs only.
+    DoneThenReset,
+    /// The disk is found to be full when a copy is half written: what had the name is gone. Copy only.
+    HalfCopy,
     /// The head of the answer comes byte by byte, this far apart.
     SlowHeaders(Duration),
     /// Every byte of the answer is written by itself.

@@ -1,8 +1,8 @@
 //! A scripted Ollama for tests and measurements.
 //!
 //! [`FakeOllama::spawn`] listens on a port of 127.0.0.1 and speaks the native inference routes and those that describe
-//! models as Ollama 0.33 does, checked against recorded answers of a live server. [`Script`] holds its knobs, [`Plan`]
-//! its faults, [`Seen`] what it received. It deliberately does not speak `/v1`, does not create, pull or delete models,
+//! or change models as Ollama 0.33 does, checked against recorded answers of a live server. [`Script`] holds its knobs, [`Plan`]
+//! its faults, [`Seen`] what it received. It deliberately does not speak `/v1`, has no registry to pull from or push to,
 //! renders no templates and knows no tokenizer: words and counts differ from the real ones, shapes do not.
 
 mod answer;
@@ -25,6 +25,7 @@ mod route;
 mod scheduler;
 mod script;
 mod serve;
+mod shelf;
 mod wire;
 
 pub use answer::{Text, mix, seed_of, tokens_in};
@@ -50,6 +51,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What all connections share.
 struct Server {
     script: Mutex<Shared>,
+    blobs: Mutex<shelf::Blobs>,
     ledger: Arc<Ledger>,
     scheduler: Arc<Scheduler>,
 }
@@ -62,6 +64,22 @@ struct Shared {
 impl Server {
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blobs(&self) -> MutexGuard<'_, shelf::Blobs> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the script for the requests that arrive from now on.
+    fn change<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let mut shared = self.shared();
+        let mut script = (*shared.script).clone();
+        // Rules go on counting where they are, unless they are replaced.
+        script.faults = shared.faults.clone();
+        let changed = change(&mut script);
+        shared.faults = script.faults.clone();
+        shared.script = Arc::new(script);
+        changed
     }
 }
 
@@ -107,7 +125,7 @@ impl FakeOllama {
         let ledger = Arc::new(Ledger::default());
         let scheduler = Arc::new(Scheduler::new(Arc::clone(&ledger)));
         let shared = Shared { faults: script.faults.clone(), script: Arc::new(script) };
-        let server = Arc::new(Server { script: Mutex::new(shared), ledger, scheduler });
+        let server = Arc::new(Server { script: Mutex::new(shared), blobs: Mutex::default(), ledger, scheduler });
         let fake = Self { address, server, closing: CancellationToken::new(), killed: CancellationToken::new(), tasks: TaskTracker::new() };
         let accept = serve::accept(listener, Arc::clone(&fake.server), fake.closing.clone(), fake.killed.clone(), fake.tasks.clone());
         crate::task::spawn(fake.tasks.track_future(accept));
@@ -125,13 +143,7 @@ impl FakeOllama {
 
     /// Changes knobs for the requests that arrive from now on.
     pub fn adjust(&self, change: impl FnOnce(&mut Script)) {
-        let mut shared = self.server.shared();
-        let mut script = (*shared.script).clone();
-        // Rules go on counting where they are, unless they are replaced.
-        script.faults = shared.faults.clone();
-        change(&mut script);
-        shared.faults = script.faults.clone();
-        shared.script = Arc::new(script);
+        self.server.change(change);
     }
 
     /// Replaces the faults.
@@ -161,6 +173,22 @@ impl FakeOllama {
     /// Names of the models that are loaded now.
     pub fn loaded(&self) -> Vec<String> {
         self.server.scheduler.loaded().into_iter().map(|loaded| loaded.model.name).collect()
+    }
+
+    /// Names of all models, newest first.
+    pub fn models(&self) -> Vec<String> {
+        self.server.shared().script.models.iter().map(|model| model.name.clone()).collect()
+    }
+
+    /// The model of this name.
+    pub fn model(&self, name: &str) -> Option<Model> {
+        self.server.shared().script.find(name).cloned()
+    }
+
+    /// Files that no model uses are gone, as after a restart of the server.
+    pub fn prune(&self) {
+        let used = shelf::used(&self.server.shared().script);
+        self.server.blobs().prune(&used);
     }
 
     /// A slot of a model's runner (of all runners) is lost for ever, as an aborted stream may leave it (#17131): the

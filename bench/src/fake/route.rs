@@ -3,14 +3,14 @@
 use super::{
     Call, Server, chat, embed,
     emit::After,
-    generate, library,
+    generate, library, shelf,
     wire::{JSON, Reply, Request, Writer},
 };
 use std::{io, net::IpAddr};
 
 /// What GET answers (HEAD too, but for `/api/ps`), and what POST answers.
 const GET: [&str; 5] = ["/", "/api/version", "/api/tags", "/api/ps", "/api/status"];
-const POST: [&str; 5] = ["/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show"];
+const POST: [&str; 7] = ["/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/api/show", "/api/create", "/api/copy"];
 
 const TEXT: &str = "text/plain";
 
@@ -23,6 +23,8 @@ pub(super) async fn answer(server: &Server, call: &Call<'_>, out: &mut Writer<'_
         "/api/generate" => generate::handle(server, call, out).await,
         "/api/chat" => chat::handle(server, call, out).await,
         "/api/embed" | "/api/embeddings" => embed::handle(server, call, out).await,
+        "/api/create" | "/api/copy" | "/api/delete" => shelf::handle(server, call, out).await,
+        path if path.starts_with(shelf::BLOBS) => shelf::handle(server, call, out).await,
         _ => {
             if request.path == "/api/ps" && server.scheduler.has_hung() {
                 tokio::time::sleep(call.script.ping_timeout).await;
@@ -76,6 +78,8 @@ fn methods(path: &str) -> &'static [&'static str] {
         "/api/ps" | "/api/status" => &["GET"],
         _ if GET.contains(&path) => &["HEAD", "GET"],
         _ if POST.contains(&path) => &["POST"],
+        "/api/delete" => &["DELETE"],
+        _ if path.starts_with(shelf::BLOBS) => &["HEAD", "POST"],
         _ => &[],
     }
 }

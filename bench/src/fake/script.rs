@@ -38,6 +38,10 @@ pub struct Model {
     pub vision: bool,
     /// It can do nothing but embed.
     pub embedding: bool,
+    /// Digests of its LoRA adapters, 64 digits each.
+    pub adapters: Vec<String>,
+    /// When it was made or copied, since 1970. None: long ago.
+    pub modified: Option<Duration>,
 }
 
 impl Model {
@@ -65,6 +69,8 @@ impl Model {
             insert: false,
             vision: false,
             embedding: false,
+            adapters: Vec::new(),
+            modified: None,
         }
     }
 
@@ -100,7 +106,8 @@ impl Model {
 
     /// The models of the recorded transcripts.
     pub fn recorded() -> Vec<Self> {
-        let base = Self::new("gemma3:270m");
+        let weights = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818";
+        let base = Self { blob: weights.to_owned(), ..Self::new("gemma3:270m") };
         let q8 = Self { quantization: "Q8_0".into(), size_bytes: 291_543_898, ..Self::new("q8") };
         let stop = Some("stop                           \"User:\"\ntemperature                    0".to_owned());
         let chat = Self {
@@ -175,6 +182,10 @@ pub struct Script {
     pub keep_alive: Duration,
     /// `OLLAMA_CONTEXT_LENGTH`.
     pub num_ctx: u32,
+    /// Every file is written anew when a model is made of it, and so gets another digest.
+    pub rewrites: bool,
+    /// Between two lines of create.
+    pub build_gap: Duration,
     pub faults: Plan,
     /// How many requests are remembered in full; older ones are forgotten first.
     pub remember: usize,
@@ -199,6 +210,8 @@ impl Default for Script {
             load_time: Duration::ZERO,
             keep_alive: Duration::from_mins(5),
             num_ctx: 4096,
+            rewrites: false,
+            build_gap: Duration::ZERO,
             faults: Plan::default(),
             remember: 10_000,
         }
@@ -213,9 +226,30 @@ impl Script {
 
     /// Whether this version says how much of a prompt came from the cache (0.34.1 and later).
     pub(super) fn tells_cached(&self) -> bool {
+        self.is_at_least_0_34_1()
+    }
+
+    /// Whether this version makes no models with LoRA adapters any more (0.34.1 and later).
+    pub(super) fn refuses_adapters(&self) -> bool {
+        self.is_at_least_0_34_1()
+    }
+
+    fn is_at_least_0_34_1(&self) -> bool {
         let mut parts = self.version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         (next(), next(), next()) >= (0, 34, 1)
+    }
+
+    /// A new model, in the place of one of its name.
+    pub(super) fn put(&mut self, model: Model) {
+        self.remove(&model.name);
+        self.models.insert(0, model);
+    }
+
+    pub(super) fn remove(&mut self, asked: &str) -> Option<Model> {
+        let name = self.find(asked)?.name.clone();
+        let at = self.models.iter().position(|model| model.name == name)?;
+        Some(self.models.remove(at))
     }
 
     /// The model a client means: without a tag `latest`, letters of any case, the default host and namespace optional.

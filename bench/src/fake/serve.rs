@@ -1,7 +1,7 @@
 //! Accepts connections and runs requests on them, watching all the while whether the client is still there.
 
 use super::{
-    Call, Server,
+    Call, Script, Server,
     emit::After,
     fault::Fault,
     record::Ticket,
@@ -76,20 +76,40 @@ async fn exchanges(mut reader: Reader<'_>, mut out: Writer<'_>, server: &Arc<Ser
         if request.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
             out.send(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
+        let (script, fault) = {
+            let mut shared = server.shared();
+            (Arc::clone(&shared.script), shared.faults.draw(&request.path))
+        };
+        if let Some(after) = break_body(&mut reader, &mut request, fault.as_ref(), server).await? {
+            return Ok(after);
+        }
         reader.body(&mut request).await?;
-        let after = exchange(&mut reader, &mut out, server, &request).await?;
+        let after = exchange(&mut reader, &mut out, server, &request, (script, fault)).await?;
         if after != After::Next || request.close || closing.is_cancelled() {
             return Ok(if after == After::Reset { after } else { After::Close });
         }
     }
 }
 
-async fn exchange(reader: &mut Reader<'_>, out: &mut Writer<'_>, server: &Arc<Server>, request: &Request) -> io::Result<After> {
+/// Reads so much of a body as a fault lets through.
+async fn break_body(reader: &mut Reader<'_>, request: &mut Request, fault: Option<&Fault>, server: &Server) -> io::Result<Option<After>> {
+    let Some(Fault::ResetInBody(bytes) | Fault::StallInBody(bytes)) = fault else { return Ok(None) };
+    reader.some(*bytes, request).await?;
+    let ticket = server.ledger.open(request, fault.cloned(), server.shared().script.remember);
+    if matches!(fault, Some(Fault::StallInBody(_))) {
+        std::future::pending::<()>().await;
+    }
+    Ok(Some(broken(&ticket, After::Reset)))
+}
+
+async fn exchange(
+    reader: &mut Reader<'_>,
+    out: &mut Writer<'_>,
+    server: &Arc<Server>,
+    request: &Request,
+    (script, fault): (Arc<Script>, Option<Fault>),
+) -> io::Result<After> {
     let received = Instant::now();
-    let (script, fault) = {
-        let mut shared = server.shared();
-        (Arc::clone(&shared.script), shared.faults.draw(&request.path))
-    };
     let ticket = server.ledger.open(request, fault.clone(), script.remember);
     out.head_only = request.method == "HEAD";
     out.close = request.close;

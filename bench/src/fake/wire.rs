@@ -96,6 +96,12 @@ impl<'a> Reader<'a> {
         self.exactly(length, &mut request.body).await
     }
 
+    /// The first bytes of a body whose length is known.
+    pub async fn some(&mut self, bytes: usize, request: &mut Request) -> io::Result<()> {
+        let length = request.header("content-length").and_then(|value| value.trim().parse().ok()).unwrap_or(0);
+        self.exactly(bytes.min(length), &mut request.body).await
+    }
+
     async fn line(&mut self) -> io::Result<String> {
         let end = loop {
             if let Some(end) = find(&self.ahead, b"\r\n") {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::Address;
 use super::connect::{self, Bounded};
+use super::shelf::Upload;
 use super::{Config, refusal, tls};
 use crate::backends::Error;
 use crate::domain::id::RequestId;
@@ -33,14 +34,25 @@ const METADATA_BYTES: usize = 16 * 1024 * 1024;
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson, application/json");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("arriero/", env!("CARGO_PKG_VERSION")));
+
+/// What a request carries: bytes that are at hand, or a file that is read while it is sent.
+type Carried = Either<Full<Bytes>, Upload>;
 
 /// Connections to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    http: legacy::Client<Bounded<HttpsConnector<HttpConnector>>, Full<Bytes>>,
+    http: legacy::Client<Bounded<HttpsConnector<HttpConnector>>, Carried>,
     address: Arc<Address>,
     connect_timeout: Duration,
+}
+
+/// A request in few words.
+pub struct Asked<'a> {
+    pub method: Method,
+    pub path: &'a str,
+    pub body: Option<Bytes>,
 }
 
 impl Client {
@@ -94,7 +106,26 @@ impl Client {
         })
     }
 
-    fn request(&self, method: Method, path: &str, accept: HeaderValue, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, Error> {
+    /// Sends a request and waits for the head of its answer, at most for `patience`; `stage` says what is waited for.
+    ///
+    /// # Errors
+    /// What kept the head from coming; its status is not looked at.
+    pub async fn head_of(&self, request: Asked<'_>, stage: &'static str, patience: Duration) -> Result<Response<Incoming>, Error> {
+        let request = self.request(request.method, request.path, NDJSON, request.body)?;
+        timeout(patience, self.send(request)).await.map_err(|_| Error::Stalled { stage, silent: patience })?
+    }
+
+    /// Posts a file. Takes as long as it takes: whoever calls watches whether bytes go out.
+    ///
+    /// # Errors
+    /// As [`Client::head_of`], and when the file cannot be read to its end.
+    pub async fn upload(&self, path: &str, upload: Upload) -> Result<Response<Incoming>, Error> {
+        let mut request = self.request(Method::POST, path, JSON, None)?.map(|_| Either::Right(upload));
+        request.headers_mut().insert(CONTENT_TYPE, OCTETS);
+        self.send(request).await
+    }
+
+    fn request(&self, method: Method, path: &str, accept: HeaderValue, body: Option<Bytes>) -> Result<Request<Carried>, Error> {
         let broken = |error: http::Error| Error::Unreachable { message: format!("no request can be made for {}: {error}", self.address) };
         let mut request = Request::builder().method(method).uri(self.address.uri(path).map_err(broken)?);
         // The client adds `Host` from the URI: Ollama refuses names it does not know.
@@ -108,10 +139,10 @@ impl Client {
                 headers.insert(AUTHORIZATION, credentials.clone());
             }
         }
-        request.body(Full::new(body.unwrap_or_default())).map_err(broken)
+        request.body(Either::Left(Full::new(body.unwrap_or_default()))).map_err(broken)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+    async fn send(&self, request: Request<Carried>) -> Result<Response<Incoming>, Error> {
         self.http.request(request).await.map_err(|error| {
             if error.is_connect() {
                 return Error::Unreachable { message: connect::explain(&error, &self.address, self.connect_timeout) };

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::client::Client;
+use super::shelf::UNFINISHED;
 use crate::backends::Error;
 use crate::domain::id::ModelName;
 use crate::domain::model::ModelInfo;
@@ -140,7 +141,7 @@ struct TagDetails {
 
 impl Tag {
     fn info(self, known: &HashMap<String, Details>, loaded: &HashSet<String>) -> Option<ModelInfo> {
-        let name = ModelName::parse(&self.name).ok()?;
+        let name = ModelName::parse(&self.name).ok().filter(|name| !name.canonical().starts_with(UNFINISHED))?;
         let known = known.get(&self.digest).copied().unwrap_or_default();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(ModelInfo {

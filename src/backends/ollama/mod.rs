@@ -18,6 +18,7 @@ mod probe;
 mod pulse;
 mod refusal;
 mod residency;
+pub mod shelf;
 mod stream;
 mod tls;
 mod truncation;
@@ -43,6 +44,7 @@ use self::guard::{Guard, Tracked};
 use self::library::Library;
 use self::probe::Checks;
 use self::pulse::Pulse;
+use self::shelf::{Patience, Shelf};
 use self::stream::Answer;
 use super::{Backend, Events, Health, Kind, Probe, Resident, Trouble};
 use crate::domain::generation::Request;
@@ -106,6 +108,12 @@ impl Ollama {
     /// When it cannot be reached or is no Ollama.
     pub async fn version(&self) -> Result<String, super::Error> {
         probe::version(&self.shared.client, &self.shared.config).await
+    }
+
+    /// Where the server's models lie: to put some there, look at them and take them away.
+    #[must_use]
+    pub fn shelf(&self, patience: Patience) -> Shelf {
+        Shelf::new(self.shared.client.clone(), self.shared.config.max_line_bytes, patience)
     }
 
     /// Checks the server, and watches over its answers, for ever at the configured intervals; to be run as one supervised task, and
