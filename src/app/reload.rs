@@ -12,6 +12,7 @@ use super::fleet::{Changed, Fleet};
 use super::services::{self, Services};
 use crate::api::reload::{Applied, Asked, Refused};
 use crate::config::Config;
+use crate::jobs::Jobs;
 
 /// Reads the configuration as it was read at the start: the same file, variables and flags.
 pub type Source = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
@@ -26,6 +27,7 @@ pub struct Reloading {
     pub started_with: Config,
     pub current: Config,
     pub services: Services,
+    pub jobs: Jobs,
     pub fleet: Fleet,
     pub asked: mpsc::Receiver<Asked>,
 }
@@ -75,6 +77,7 @@ impl Reloading {
         let servers =
             if new.ollama == self.current.ollama { Changed::default() } else { self.fleet.reconcile(&new.ollama).map_err(refused)? };
         self.services.reconfigure(&new, settings);
+        self.jobs.set_servers(new.ollama.clone());
         if !servers.added.is_empty() {
             self.services.gateway.registry().refresh().await;
         }

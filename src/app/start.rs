@@ -94,12 +94,13 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     });
     supervisor.spawn_forever("list models", list_models(registry.clone(), metrics.clone()));
     supervisor.spawn_forever("condense metrics", condense(metrics.clone()));
-    let (reloader, asked) = Reloader::new();
-    let reloading = Reloading { source, started_with: config.clone(), current: config.clone(), services: services.clone(), fleet, asked };
-    supervisor.spawn_until_stopped("take over configurations", reloading.run());
-
     let (sensors, stop_accepting) = (Arc::new(Sensors::new()), CancellationToken::new());
     let jobs = background::jobs(&config, &storage, &sensors, &metrics, &clock)?;
+    let (reloader, asked) = Reloader::new();
+    let (started_with, current) = (config.clone(), config.clone());
+    let reloading = Reloading { source, started_with, current, services: services.clone(), jobs: jobs.clone(), fleet, asked };
+    supervisor.spawn_until_stopped("take over configurations", reloading.run());
+
     background::work_within(&config, &jobs, &services, &stop_accepting, &mut supervisor)?;
     let readiness = Readiness::default();
     let end_answers = CancellationToken::new();

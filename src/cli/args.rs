@@ -1,5 +1,6 @@
 //! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
 
+mod convert;
 mod jobs;
 
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand};
+pub use convert::Convert;
+pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand, WorkerSettings};
 
 use super::exit::Exit;
 use crate::config::{Form, Override};
@@ -40,6 +42,8 @@ pub enum Command {
     Cache(Cache),
     /// Make, list, renew and revoke API keys.
     Keys(Keys),
+    /// Make GGUF files of a model, quantized as wanted; check and publish them.
+    Convert(Box<Convert>),
     /// Submit, follow, cancel and retry background jobs of a running gateway.
     Jobs(Jobs),
     /// Work on the background jobs of a data folder, beside the gateway that runs on it.

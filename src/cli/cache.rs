@@ -66,7 +66,7 @@ fn show(command: &CacheCommand, answer: &Value) -> Result<(), Failure> {
         CacheCommand::Warm(WarmCommand::List) if list(&answer["prompts"]).is_empty() => terminal::note("No prompt is kept warm."),
         CacheCommand::Warm(WarmCommand::List) => terminal::print(&terminal::harmless(&terminal::table(&prompts(answer))))?,
         CacheCommand::Warm(WarmCommand::Add { name, .. }) => {
-            terminal::note(&format!("{name} is kept warm on every backend that has its model."))
+            terminal::note(&format!("{name} is kept warm on every backend that has its model."));
         }
         CacheCommand::Warm(WarmCommand::Remove { name }) => terminal::note(&format!("{name} is no longer kept warm.")),
     }

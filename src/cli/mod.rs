@@ -12,6 +12,7 @@ mod bench_queue;
 mod cache;
 mod chat;
 mod client;
+mod convert;
 mod demo_model;
 mod doctor;
 pub mod exit;
@@ -64,6 +65,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Backends(args) => wait(backends::run(args, variables)),
         Command::Cache(args) => wait(cache::run(args, variables)),
         Command::Keys(args) => wait(keys::run(args, variables)),
+        Command::Convert(args) => convert::run(&args, variables),
         Command::Jobs(args) => wait(jobs::run(args, variables)),
         Command::Worker(args) => worker::run(&args, variables),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),

@@ -33,6 +33,16 @@ pub fn data_dir(configured: &Path, variables: &Variables) -> Result<(PathBuf, Op
     Ok((home.join(inside_home).join(NAME), Some(Origin::Machine("$HOME"))))
 }
 
+/// Where an Ollama on this machine keeps its models: where its own variable says, or else in the user's home, or in that of the user whom
+/// its installer on Linux makes.
+pub fn ollama_models(variables: &Variables) -> PathBuf {
+    if let Some(folder) = variables.get("OLLAMA_MODELS").filter(|folder| !folder.is_empty()) {
+        return PathBuf::from(folder);
+    }
+    let own = home(variables).map(|home| home.join(".ollama/models"));
+    own.filter(|folder| folder.is_dir()).unwrap_or_else(|| PathBuf::from("/usr/share/ollama/.ollama/models"))
+}
+
 fn home(variables: &Variables) -> Option<PathBuf> {
     absolute(variables, "HOME")
 }
@@ -49,6 +59,16 @@ mod tests {
     fn folder(configured: &str, variables: &[(&str, &str)]) -> Result<String, String> {
         let found = data_dir(Path::new(configured), &variables.iter().copied().collect());
         found.map(|(path, _)| path.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn ollamas_models_are_where_it_says_or_where_they_usually_are() {
+        let of = |variables: &[(&str, &str)]| ollama_models(&variables.iter().copied().collect());
+        assert_eq!(of(&[("OLLAMA_MODELS", "/m"), ("HOME", "/nowhere")]), Path::new("/m"));
+        assert_eq!(of(&[("OLLAMA_MODELS", "")]), Path::new("/usr/share/ollama/.ollama/models"));
+        let home = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(home.path().join(".ollama/models")).expect("made");
+        assert_eq!(of(&[("HOME", home.path().to_str().expect("text"))]), home.path().join(".ollama/models"));
     }
 
     #[test]

@@ -172,6 +172,15 @@ pub fn load(file: Option<File<'_>>, variables: &Variables, flags: &[Override]) -
         let shown = loaded.config.demo_model.to_string_lossy().into_owned();
         loaded.note("demo_model", &shown, Origin::Machine("the data folder"));
     }
+    if loaded.config.jobs.ollama_models.as_os_str().is_empty() {
+        loaded.config.jobs.ollama_models = machine::ollama_models(variables);
+        let shown = loaded.config.jobs.ollama_models.to_string_lossy().into_owned();
+        loaded.note("jobs.ollama_models", &shown, Origin::Machine("$OLLAMA_MODELS or the home folder"));
+    }
+    if let (true, Some(token)) = (loaded.config.jobs.hub.token.is_empty(), variables.get("HF_TOKEN")) {
+        token.clone_into(&mut loaded.config.jobs.hub.token);
+        loaded.note("jobs.hub.token", token, Origin::Machine("$HF_TOKEN"));
+    }
     loaded.config.data_dir = folder;
     Ok(loaded)
 }

@@ -56,6 +56,8 @@ fn mask(path: &Path, value: &mut Value, seen: &mut impl FnMut(&Path)) {
 
 fn masked(path: &Path, value: &Value) -> Value {
     match value {
+        // What is not set is no secret.
+        Value::String(text) if text.is_empty() => value.clone(),
         Value::String(_) | Value::Array(_) if secret::is_secret(path) => Value::String(MASK.to_owned()),
         Value::String(text) => Value::String(secret::without_credentials(text)),
         Value::Array(items) => Value::Array(items.iter().map(|item| masked(path, item)).collect()),

@@ -8,11 +8,12 @@ use std::io::Read;
 use cap_std::fs::{Dir, File};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::kind::{Fault, Ground, Kind, Plan, reference};
 use super::roots::Found;
 use super::worker::Context;
+use crate::domain::digest::Digest;
 use crate::storage::jobs::Needs;
 
 const MANIFEST: &str = "SHA256SUMS";
@@ -209,7 +210,7 @@ fn hash(mut file: File, read: &mut dyn FnMut(u64) -> Result<(), Fault>) -> Resul
     loop {
         let count = file.read(&mut chunk)?;
         if count == 0 {
-            return Ok(super::hex(&hasher.finalize()));
+            return Ok(Digest::new(hasher.finalize().into()).hex());
         }
         hasher.update(&chunk[..count]);
         read(count as u64)?;
@@ -242,7 +243,7 @@ mod tests {
         for (name, text) in [("c", "1"), ("a", "22"), ("b/x", "333")] {
             std::fs::write(root.join(name), text).expect("written");
         }
-        let ground = Ground { roots: Roots::new(vec![root]) };
+        let ground = Ground::beneath(Roots::new(vec![root]));
         let plan = |input: Value| Checksum.plan(&input, &ground);
         assert_eq!(plan(json!({"path": "files"})).expect("taken").steps, ["list", "hash", "manifest"]);
         assert!(plan(json!({"path": "artifact:j/x"})).is_ok());

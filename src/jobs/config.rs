@@ -18,6 +18,12 @@ pub struct Config {
     pub program: PathBuf,
     /// Folders that jobs may read, each under its last name. Empty: `files` and `models` in the data folder.
     pub roots: Vec<PathBuf>,
+    /// Where an Ollama on this machine keeps its models, for sources such as `ollama:gemma3`. Empty: where it usually does.
+    pub ollama_models: PathBuf,
+    /// How models are published.
+    pub publish: super::publish::Config,
+    /// From where models are fetched.
+    pub hub: super::download::Config,
     /// Jobs that may wait.
     pub max_queued: u64,
     /// Attempts of a job that asks for no number of its own.
@@ -110,6 +116,9 @@ impl Default for Config {
             workers: true,
             program: PathBuf::new(),
             roots: Vec::new(),
+            ollama_models: PathBuf::new(),
+            publish: super::publish::Config::default(),
+            hub: super::download::Config::default(),
             max_queued: 10_000,
             max_attempts: 3,
             retry_after: Duration::from_secs(5),

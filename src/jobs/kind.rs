@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::checksum::Checksum;
+use super::make::{Convert, Server};
 use super::roots::Roots;
 use super::trial::Trial;
 use super::worker::Context;
+use super::{download, publish};
+use crate::domain::principal::Role;
 use crate::storage::jobs::Needs;
 
 /// Why a submission or an attempt does not go on.
@@ -45,10 +49,30 @@ pub struct Plan {
     pub needs: Needs,
 }
 
-/// What a plan may look at.
-#[derive(Debug, Clone)]
+/// What plans and attempts may look at and use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ground {
     pub roots: Roots,
+    /// Threads that all jobs together may keep busy.
+    pub cpu_threads: u32,
+    /// Servers that may be published to.
+    pub servers: Vec<Server>,
+    pub publish: publish::Config,
+    /// From where models are fetched.
+    pub hub: download::Config,
+    /// The embedded engine's library.
+    pub library: PathBuf,
+    /// Where an Ollama on this machine keeps its models.
+    pub installed: PathBuf,
+}
+
+#[cfg(test)]
+impl Ground {
+    /// One with nothing but folders.
+    pub fn beneath(roots: Roots) -> Self {
+        let (servers, publish, hub) = (Vec::new(), publish::Config::default(), download::Config::default());
+        Self { roots, cpu_threads: 2, servers, publish, hub, library: PathBuf::new(), installed: PathBuf::new() }
+    }
 }
 
 /// A kind of job.
@@ -64,6 +88,12 @@ pub trait Kind: Send + Sync {
 
     /// JSON Schema of the input, as OpenAPI takes it.
     fn schema(&self) -> Value;
+
+    /// Who may ask for it: what reaches beyond the job and its artifacts is not for everyone.
+    fn role(&self, input: &Value) -> Role {
+        let _ = input;
+        Role::User
+    }
 
     /// Looks at an input, before the job is accepted. What `artifact:` stands for may not be there yet.
     ///
@@ -87,7 +117,7 @@ impl Registry {
     /// All kinds of this program; with the one for trials where that is wanted.
     #[must_use]
     pub fn standard(trial: bool) -> Self {
-        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum)];
+        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert)];
         if trial {
             kinds.push(Box::new(Trial));
         }
@@ -131,7 +161,7 @@ pub fn reference(text: &str) -> Option<(String, String)> {
 }
 
 /// What a reference stands for.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Referred {
     pub text: String,
     pub path: PathBuf,

@@ -19,6 +19,7 @@ mod error;
 mod files;
 mod kind;
 mod machine;
+pub mod make;
 mod outcome;
 mod pool;
 mod progress;
@@ -47,15 +48,3 @@ pub use worker::{Context, run as work_as_child};
 
 // What is stored of jobs, for those who show it.
 pub use crate::storage::jobs::{Artifact, AttemptMade, Event, Job, Page, Pool as PoolState, PoolOrder, Schedule, State};
-
-use std::fmt::Write;
-
-/// Bytes as they are written in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Text can always be written to.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}

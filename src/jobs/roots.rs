@@ -65,6 +65,20 @@ impl Roots {
         if is_file { Ok(Found::File(file)) } else { Err(failed(std::io::Error::other("it is neither a file nor a folder"))) }
     }
 
+    /// Where what a client names really lies, links followed: for what is read by its path rather than by a handle. Nobody who only sends
+    /// requests can change what lies there; who can write into a root could do so between this look and the reading.
+    ///
+    /// # Errors
+    /// Those of [`Roots::open`].
+    pub fn resolve(&self, path: &str) -> Result<PathBuf, Error> {
+        self.open(path)?;
+        let (root, rest) = self.place(path)?;
+        let real = |path: &Path| path.canonicalize();
+        let (real_root, found) =
+            (real(root).map_err(|error| sorted(path, error))?, real(&root.join(rest)).map_err(|error| sorted(path, error))?);
+        if found.starts_with(real_root) { Ok(found) } else { Err(Error::Escapes { path: path.to_owned() }) }
+    }
+
     /// The root that a path lies in, and the rest of the path. Nothing on the disk is looked at.
     fn place(&self, path: &str) -> Result<(&Path, PathBuf), Error> {
         let outside = || Error::Outside { path: path.to_owned(), roots: self.names() };
@@ -125,11 +139,15 @@ mod tests {
             file.read_to_string(&mut text).expect("read");
             assert_eq!(text, "inside");
         }
+        let real = root.canonicalize().expect("there");
+        assert_eq!(roots.resolve("files/near").expect("inside"), real.join("inner/a"));
         for path in ["files", "files/inner", "files/"] {
             assert!(matches!(roots.open(path), Ok(Found::Folder(_))), "{path}");
+            assert!(roots.resolve(path).expect("inside").starts_with(&real), "{path}");
         }
         for path in ["files/up", "files/far", "files/out/secret", "files/../secret", "files/inner/../../secret", "files/inner/../inner/a"] {
             assert!(matches!(roots.open(path), Err(Error::Escapes { .. })), "{path}: {:?}", roots.open(path).err());
+            assert!(matches!(roots.resolve(path), Err(Error::Escapes { .. })), "{path}");
         }
         let secret = folder.path().join("secret");
         for path in ["", "/", "secret", "..", "filesystem/x", "/etc/passwd", secret.to_str().expect("text"), "files\0", &"x".repeat(5_000)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -13,8 +14,11 @@ use super::error::Error;
 use super::files::Folders;
 use super::kind::{Ground, Plan, Registry};
 use super::machine::{self, Wrong};
+use super::make::Server;
+use super::publish::library;
 use super::roots::Roots;
 use super::submission::{Made, Submission};
+use crate::backends::ollama;
 use crate::domain::clock::Clock;
 use crate::storage::Storage;
 use crate::storage::jobs::{Artifact, AttemptMade, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Standing, Submitted};
@@ -45,7 +49,7 @@ pub struct Jobs(pub(super) Arc<Inner>);
 pub struct Inner {
     pub config: Config,
     pub kinds: Registry,
-    pub ground: Ground,
+    pub ground: ArcSwap<Ground>,
     pub folders: Folders,
     pub table: JobTable,
     pub clock: Clock,
@@ -71,10 +75,22 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// What is configured, or else what the machine has.
+fn or(configured: u32, found: u32) -> u32 {
+    if configured == 0 { found } else { configured }
+}
+
 impl Jobs {
     /// # Errors
     /// When the folders of jobs cannot be made.
-    pub fn new(config: Config, storage: &Storage, machine: Machine, metrics: Metrics, clock: Clock) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        servers: Vec<ollama::Config>,
+        storage: &Storage,
+        machine: Machine,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         let data_dir = storage.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
         let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         let folders = Folders::new(&data_dir);
@@ -83,7 +99,16 @@ impl Jobs {
         for root in roots.iter().filter(|_| config.roots.is_empty()) {
             std::fs::create_dir_all(root).map_err(Error::io(format!("`{}` cannot be made", root.display())))?;
         }
-        let (kinds, ground) = (Registry::standard(config.trial), Ground { roots: Roots::new(roots) });
+        let ground = Ground {
+            roots: Roots::new(roots),
+            cpu_threads: or(config.resources.cpu_threads, machine.cpu_threads),
+            servers: servers.into_iter().map(Server).collect(),
+            publish: config.publish.clone(),
+            hub: config.hub.clone(),
+            library: data_dir.join(library::FOLDER),
+            installed: config.ollama_models.clone(),
+        };
+        let (kinds, ground) = (Registry::standard(config.trial), ArcSwap::from_pointee(ground));
         let table = storage.jobs();
         Ok(Self(Arc::new(Inner {
             config,
@@ -97,6 +122,17 @@ impl Jobs {
             nudge: Notify::new(),
             told: Notify::new(),
         })))
+    }
+
+    /// What plans and attempts may look at and use, as it is now.
+    pub(super) fn ground(&self) -> Arc<Ground> {
+        self.0.ground.load_full()
+    }
+
+    /// Publishes to other servers from now on.
+    pub fn set_servers(&self, servers: Vec<ollama::Config>) {
+        let servers = servers.into_iter().map(Server).collect();
+        self.0.ground.store(Arc::new(Ground { servers, ..self.ground().as_ref().clone() }));
     }
 
     #[must_use]
@@ -130,7 +166,7 @@ impl Jobs {
     /// Looks at the disk, so not on a thread that others wait for.
     pub(super) async fn plan(&self, submission: &Submission) -> Result<Plan, Error> {
         let (jobs, submission) = (self.clone(), submission.clone());
-        let planned = tokio::task::spawn_blocking(move || submission.plan(&jobs.0.kinds, &jobs.0.ground)).await;
+        let planned = tokio::task::spawn_blocking(move || submission.plan(&jobs.0.kinds, &jobs.ground())).await;
         planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
@@ -155,7 +191,6 @@ impl Jobs {
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         let (resources, machine) = (&self.0.config.resources, self.0.machine);
-        let or = |configured: u32, found: u32| if configured == 0 { found } else { configured };
         let memory_bytes = if resources.memory_bytes == 0 { machine.memory_bytes / 4 * 3 } else { resources.memory_bytes };
         let free_bytes = self.0.folders.free_bytes().unwrap_or(u64::MAX);
         Capacity {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::kind::{Fault, Ground, Plan, REFERENCE, Registry, references};
 use super::worker::is_artifact_name;
+use crate::domain::digest::Digest;
 use crate::domain::generation::Priority;
 use crate::storage::jobs::{Job, Missed, Order, Schedule};
 
@@ -106,6 +107,6 @@ impl Submission {
     /// By which a second submission of the same is known.
     #[must_use]
     pub fn hash(&self) -> String {
-        super::hex(&Sha256::digest(serde_json::to_string(self).unwrap_or_default()))
+        Digest::new(Sha256::digest(serde_json::to_string(self).unwrap_or_default()).into()).hex()
     }
 }

@@ -77,7 +77,10 @@ mod tests {
         assert!(due(&of(12_000, Some(0.5))) < long);
         assert!(due(&of(30_001, Some(0.5))) > long, "by then the long one has waited long enough");
         let first = due(&Arrival { wait_s: 0.0, ..of(0, Some(9.0)) });
-        assert!(due(&Arrival { wait_s: 9.0, ..of(1, Some(0.1)) }) < first, "with nothing before it, it lets pass what comes while it would run");
+        assert!(
+            due(&Arrival { wait_s: 9.0, ..of(1, Some(0.1)) }) < first,
+            "with nothing before it, it lets pass what comes while it would run"
+        );
         assert!(due(&Arrival { wait_s: 0.0, ..of(9_000, Some(0.1)) }) > first);
     }
 

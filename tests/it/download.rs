@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arriero::domain::secret::Secret;
 use arriero::jobs::download::{Config, Error, Fetched, Hub};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -67,9 +66,9 @@ impl FakeHub {
     }
 
     fn hub(&self, token: Option<&str>) -> Hub {
-        let config =
-            Config { url: format!("http://{}/", self.address), retries: 2, retry_pause: Duration::from_millis(1), ..Config::default() };
-        Hub::new(config, token.map(Secret::new)).expect("a client")
+        let (url, token) = (format!("http://{}/", self.address), token.unwrap_or_default().to_owned());
+        let config = Config { url, token, retries: 2, retry_pause: Duration::from_millis(1), ..Config::default() };
+        Hub::new(config).expect("a client")
     }
 
     async fn fetch(&self, name: &str, into: &Path) -> Result<Fetched, Error> {
@@ -224,7 +223,7 @@ async fn what_is_not_there_is_told() {
     assert!(matches!(hub.fetch("a/b", folder.path()).await, Err(Error::Listing { .. })));
     let small = Config { url: format!("http://{}", hub.address), max_bytes: 1000, ..Config::default() };
     hub.change(|state| drop(state.files.remove("..\\x.json")));
-    let fetching = Hub::new(small, None).expect("a client");
+    let fetching = Hub::new(small).expect("a client");
     let error =
         fetching.fetch(&"a/b".parse().expect("a name"), folder.path(), &|_| {}, &CancellationToken::new()).await.expect_err("too much");
     assert!(matches!(error, Error::TooMuch { .. }), "{error}");

@@ -8,6 +8,7 @@ mod cancel;
 #[cfg(feature = "embedded")]
 mod check;
 mod cli;
+mod convert;
 mod docs;
 mod download;
 #[cfg(feature = "embedded")]

@@ -45,9 +45,23 @@ const MAX_INPUT_BYTES: usize = 256 << 10;
 pub async fn submit(From(state): From<State>, Who(who): Who, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let body = body::read(body, &state.config.body).await?;
     let submission = read(&body, &who)?;
+    may_ask(&state, &submission, &who)?;
     let key = key(&headers)?;
     let made = state.jobs.submit(&who.tenant, submission, key).await?;
     Ok(answer(made))
+}
+
+/// What a job would do decides who may ask for it. An unknown kind is refused with those there are.
+fn may_ask(state: &State, submission: &Submission, who: &Principal) -> Result<(), Problem> {
+    let needed = state.jobs.kinds().get(&submission.kind).map(|kind| kind.role(&submission.input)).unwrap_or_default();
+    if who.role >= needed {
+        return Ok(());
+    }
+    let (needed, role) = (needed.as_str(), who.role.as_str());
+    Err(Problem::new(
+        "forbidden",
+        format!("a job of the kind `{}` with this input needs the role {needed}, and yours is {role}", submission.kind),
+    ))
 }
 
 fn answer(made: Made) -> Response {

@@ -174,7 +174,8 @@ impl View {
 }
 
 /// `[######    ]  62 % of 1.2 GB, 3 min left`.
-fn bar(progress: &Value) -> String {
+#[must_use]
+pub fn bar(progress: &Value) -> String {
     let full = share(progress) * BAR / 100;
     let filled = (0..BAR).map(|n| if n < full { '#' } else { ' ' }).collect::<String>();
     format!("[{filled}] {}", measure(progress))

@@ -3,6 +3,8 @@
 mod follow;
 mod show;
 
+pub use follow::bar;
+
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -64,6 +66,16 @@ async fn plain(client: &Client, method: Method, path: &str) -> Result<Value, Fai
 
 async fn order(client: &Client, order: &str) -> Result<Value, Failure> {
     client.ask(Method::POST, "jobs/pool", &[], &[], Some(&json!({"order": order}))).await
+}
+
+/// Submits a job of a kind and prints its id.
+///
+/// # Errors
+/// When the gateway cannot be reached or refuses.
+pub async fn submit_input(client: &Client, kind: &str, input: &Value, as_json: bool) -> Result<Exit, Failure> {
+    let made = client.ask(Method::POST, "jobs", &[], &[], Some(&json!({"kind": kind, "input": input}))).await?;
+    terminal::print(&if as_json { format!("{made:#}") } else { made["id"].as_str().unwrap_or_default().to_owned() })?;
+    Ok(Exit::Ok)
 }
 
 async fn submit_job(client: &Client, submit: &SubmitJob, as_json: bool) -> Result<Exit, Failure> {

@@ -60,7 +60,7 @@ async fn brief(jobs: &Jobs, job: &Job) -> Result<Brief, Outcome> {
         input: job.order.input.clone(),
         attempt: job.standing.attempts,
         steps,
-        roots: jobs.0.ground.roots.clone(),
+        ground: jobs.ground().as_ref().clone(),
         inputs: referred(jobs, job).await?,
         work_dir: jobs.0.folders.work_of(&job.order.id),
         threads: job.order.needs.cpu_threads.max(1),

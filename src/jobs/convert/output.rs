@@ -2,15 +2,15 @@
 //!
 //! A value that is dropped before that takes the file with it.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use sysinfo::{DiskRefreshKind, Disks};
 
 use super::error::{Error, Result};
+use crate::domain::digest::Digest;
 
 #[derive(Debug)]
 pub(super) struct Output {
@@ -54,7 +54,7 @@ impl Output {
         self.kept = true;
         sync_folder(parent(&self.path))?;
         let hash = std::mem::take(&mut self.hash).finalize();
-        Ok(hexadecimal(&hash))
+        Ok(Digest::new(hash.into()).hex())
     }
 
     fn name(&self) -> Result<()> {
@@ -70,15 +70,6 @@ impl Output {
         }
         fs::rename(&self.temporary, &self.path).map_err(Error::io("rename to", &self.path))
     }
-}
-
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 impl Drop for Output {

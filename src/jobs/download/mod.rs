@@ -63,7 +63,7 @@ impl Hub {
     ///
     /// # Errors
     /// TLS that cannot be set up on this machine.
-    pub fn new(config: Config, token: Option<Secret>) -> Result<Self, Error> {
+    pub fn new(config: Config) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("arriero/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.connect_timeout)
@@ -71,6 +71,7 @@ impl Hub {
             .redirect(reqwest::redirect::Policy::limited(5))
             .build()
             .map_err(|error| Error::Client { why: error::root(&error) })?;
+        let token = Some(config.token.as_str()).filter(|token| !token.is_empty()).map(Secret::new);
         Ok(Self { http, config, token })
     }
 

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
+
+use crate::domain::digest::Digest;
 
 /// Takes the bytes of an artifact, in order.
 pub struct Writer {
@@ -35,7 +37,7 @@ impl Writer {
     pub(super) fn finish(self) -> io::Result<(u64, String)> {
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        Ok((self.size_bytes, crate::jobs::hex(&self.hasher.finalize())))
+        Ok((self.size_bytes, Digest::new(self.hasher.finalize().into()).hex()))
     }
 }
 
@@ -50,7 +52,7 @@ pub(super) fn measure(
     loop {
         let count = file.read(&mut chunk)?;
         if count == 0 {
-            return Ok((size_bytes, crate::jobs::hex(&hasher.finalize())));
+            return Ok((size_bytes, Digest::new(hasher.finalize().into()).hex()));
         }
         hasher.update(&chunk[..count]);
         size_bytes += count as u64;

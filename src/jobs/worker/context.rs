@@ -1,21 +1,22 @@
 //! What a kind works in: progress, log, steps that are done once, artifacts, and whether it is to stop.
 
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::artifact::{self, Writer};
 use super::child::{Asked, Voice};
 use super::words::{Brief, MAX_OUTPUT_BYTES, Say};
-use crate::jobs::kind::{Fault, REFERENCE};
-use crate::jobs::roots::{Error as PathError, Found, Roots};
+use crate::domain::digest::Digest;
+use crate::jobs::kind::{Fault, Ground, REFERENCE, Referred};
+use crate::jobs::roots::{Error as PathError, Found};
 use crate::storage::jobs::Step;
 
 /// Longest line of a log, in bytes.
@@ -33,6 +34,50 @@ pub(super) fn bounded(output: Value) -> Result<Value, Fault> {
         return Ok(output);
     }
     Err(Fault::Final(format!("an output has {size_bytes} bytes, and may have {MAX_OUTPUT_BYTES}")))
+}
+
+fn log(voice: &Voice, line: &str) {
+    let end = (0..=MAX_LOG_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+    voice.say(&Say::Log { line: line[..end].to_owned() });
+}
+
+/// Returns when the work may go on, or is to stop.
+fn hold(asked: &Asked) {
+    while asked.wait.load(Ordering::SeqCst) && !asked.stop.load(Ordering::SeqCst) {
+        std::thread::sleep(WAIT_INTERVAL);
+    }
+}
+
+/// What a [`Context`] lends to those who watch: it can be used from several threads.
+pub struct Reporter {
+    voice: Voice,
+    asked: Arc<Asked>,
+    said_at: Mutex<Option<Instant>>,
+}
+
+impl Reporter {
+    /// As [`Context::progress`], without holding still.
+    pub fn progress(&self, done: u64, total: u64, unit: &str) {
+        let mut said_at = self.said_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if done >= total || said_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+            *said_at = Some(Instant::now());
+            self.voice.say(&Say::Progress { done, total, unit: unit.to_owned() });
+        }
+    }
+
+    pub fn log(&self, line: &str) {
+        log(&self.voice, line);
+    }
+
+    /// Holds still while the attempt is to make way.
+    pub fn hold(&self) {
+        hold(&self.asked);
+    }
+
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.asked.stop.load(Ordering::SeqCst)
+    }
 }
 
 /// The surroundings of one attempt.
@@ -67,10 +112,29 @@ impl Context {
         &self.brief.work_dir
     }
 
-    /// The folders that jobs may read.
+    /// What the job may look at and use.
     #[must_use]
-    pub fn roots(&self) -> &Roots {
-        &self.brief.roots
+    pub fn ground(&self) -> &Ground {
+        &self.brief.ground
+    }
+
+    /// For those who watch a piece of work that this context waits for.
+    #[must_use]
+    pub fn reporter(&self) -> Reporter {
+        Reporter { voice: self.voice.clone(), asked: Arc::clone(&self.asked), said_at: Mutex::default() }
+    }
+
+    /// Where a path of the input, or the artifact it refers to, lies.
+    ///
+    /// # Errors
+    /// What lies outside of the roots, or is not there.
+    pub fn resolve(&self, path: &str) -> Result<PathBuf, Fault> {
+        if path.starts_with(REFERENCE) { Ok(self.referred(path)?.path.clone()) } else { Ok(self.brief.ground.roots.resolve(path)?) }
+    }
+
+    fn referred(&self, path: &str) -> Result<&Referred, PathError> {
+        let referred = self.brief.inputs.iter().find(|referred| referred.text == path);
+        referred.ok_or_else(|| PathError::Missing { path: path.to_owned() })
     }
 
     /// Opens a path of the input, or the artifact it refers to.
@@ -79,11 +143,9 @@ impl Context {
     /// What lies outside of the roots, or is not there.
     pub fn open(&self, path: &str) -> Result<Found, Fault> {
         if !path.starts_with(REFERENCE) {
-            return Ok(self.brief.roots.open(path)?);
+            return Ok(self.brief.ground.roots.open(path)?);
         }
-        let referred = self.brief.inputs.iter().find(|referred| referred.text == path);
-        let referred = referred.ok_or_else(|| PathError::Missing { path: path.to_owned() })?;
-        Ok(Found::File(cap_std::fs::File::from_std(std::fs::File::open(&referred.path)?)))
+        Ok(Found::File(cap_std::fs::File::from_std(std::fs::File::open(&self.referred(path)?.path)?)))
     }
 
     /// How far it is. To be called between pieces of work that take no longer than some seconds: an attempt that makes no progress for long
@@ -104,15 +166,8 @@ impl Context {
     /// # Errors
     /// [`Fault::Stopped`] when it is to stop here.
     pub fn check(&self) -> Result<(), Fault> {
-        loop {
-            if self.asked.stop.load(Ordering::SeqCst) {
-                return Err(Fault::Stopped);
-            }
-            if !self.asked.wait.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            std::thread::sleep(WAIT_INTERVAL);
-        }
+        hold(&self.asked);
+        if self.cancelled() { Err(Fault::Stopped) } else { Ok(()) }
     }
 
     /// Whether it is to stop.
@@ -122,8 +177,7 @@ impl Context {
     }
 
     pub fn log(&self, line: &str) {
-        let end = (0..=MAX_LOG_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
-        self.voice.say(&Say::Log { line: line[..end].to_owned() });
+        log(&self.voice, line);
     }
 
     pub fn metric(&self, name: &str, value: f64) {
@@ -158,7 +212,7 @@ impl Context {
     fn hash(&self, number: u32, input: &Value) -> String {
         let inputs: Vec<&str> = self.brief.inputs.iter().map(|referred| referred.sha256.as_str()).collect();
         let all = json!([self.brief.kind, self.version, number, self.brief.input, inputs, input]);
-        crate::jobs::hex(&Sha256::digest(all.to_string()))
+        Digest::new(Sha256::digest(all.to_string()).into()).hex()
     }
 
     /// Writes an artifact; it is kept once it is whole and on the disk, in the place of an earlier one of its name. Gives its SHA-256.

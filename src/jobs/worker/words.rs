@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::jobs::kind::Referred;
-use crate::jobs::roots::Roots;
+use crate::jobs::kind::{Ground, Referred};
 use crate::storage::jobs::Step;
 
 /// Longest line that is taken from a child, in bytes. A longer one is cut, and is then a line of its log.
@@ -24,7 +23,7 @@ pub struct Brief {
     pub attempt: u32,
     /// The steps that earlier attempts have ended.
     pub steps: Vec<Step>,
-    pub roots: Roots,
+    pub ground: Ground,
     /// What `artifact:` in the input stands for.
     pub inputs: Vec<Referred>,
     /// A folder of the job's own, kept from one attempt to the next.

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::super::model::Model;
-use super::super::output::hexadecimal;
 use super::super::{Options, Source, Target, convert, plan};
 use super::weights::{golden, model};
+use crate::domain::digest::Digest;
 use crate::gguf::file_type::FileType;
 use crate::gguf::{Header, Metadata, Strings, TensorKind, Value};
 
@@ -19,7 +19,7 @@ fn expected(name: &str) -> Json {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
+    Digest::new(Sha256::digest(bytes).into()).hex()
 }
 
 /// A value as `convert.py` describes it.

@@ -1,0 +1,326 @@
+//! `arriero convert`: GGUF files of a model, checked and published. By itself, without a gateway; or, with `--job`, as a job of a running one.
+
+mod reference;
+mod watching;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use reference::Reference;
+use watching::Watching;
+
+use crate::cli::args::Convert;
+use crate::cli::client::Client;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::{inspect, jobs, terminal, values};
+use crate::config::{self, Variables};
+use crate::domain::id::ModelName;
+use crate::gguf::file_type::FileType;
+use crate::jobs::convert::{self, Options, Outcome, Target};
+use crate::jobs::make::steps::{self, Delivered, Shipment, Watcher};
+use crate::jobs::make::{Checking, Named, Places, Publishing, Server, Wish, installed, source_at};
+use crate::jobs::publish::library;
+
+/// # Errors
+/// What keeps the model from being made, checked or published.
+pub fn run(args: &Convert, variables: &Variables) -> Result<Exit, Failure> {
+    let wish = wish(args)?;
+    if args.job {
+        let client = Client::of(&args.operating, variables)?;
+        return crate::cli::wait(jobs::submit_input(&client, "convert", &json!(wish), args.operating.json));
+    }
+    let settings = inspect::load(args.settings.config.as_deref(), variables, &args.settings.overrides())?.config;
+    let command = Command::new(args, wish, &settings)?;
+    if args.plan { command.plan(args.operating.json) } else { command.make() }
+}
+
+/// What the flags say, in the words of a job.
+fn wish(args: &Convert) -> Result<Wish, Failure> {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let bounds = (args.max_divergence, args.max_perplexity_ratio, args.min_top_agreement);
+    let check = (args.check || args.text.is_some() || bounds != (None, None, None)).then(|| Checking {
+        text: text(&args.text),
+        max_tokens: None,
+        max_divergence: args.max_divergence,
+        max_perplexity_ratio: args.max_perplexity_ratio,
+        min_top_agreement: args.min_top_agreement,
+    });
+    let publish = args.publish.as_deref().map(|name| publishing(args, name)).transpose()?;
+    Ok(Wish {
+        source: args.source.clone(),
+        types: args.quant.clone(),
+        adapter: text(&args.adapter),
+        base: text(&args.base),
+        imatrix: text(&args.imatrix),
+        name: args.name.clone(),
+        pre_tokenizer: args.pre_tokenizer.clone(),
+        allow_requantize: args.allow_requantize,
+        check,
+        publish,
+    })
+}
+
+fn publishing(args: &Convert, name: &str) -> Result<Publishing, Failure> {
+    let name = ModelName::parse(name).map_err(|error| usage(error.to_string()))?;
+    let preset = args.preset.as_deref().map(|preset| serde_json::from_value(json!(preset))).transpose();
+    let read = |path: &Option<PathBuf>| path.as_deref().map(read_text).transpose();
+    Ok(Publishing {
+        name,
+        to: args.to.clone(),
+        library: args.library,
+        preset: preset.map_err(|error| usage(error.to_string()))?,
+        parameters: args.parameters.iter().cloned().collect(),
+        system: args.system.clone(),
+        template: read(&args.template)?,
+        license: read(&args.license)?.into_iter().collect(),
+        messages: Vec::new(),
+    })
+}
+
+/// Fetches a model from the Hub into the data folder, where it stays for the next time.
+fn fetch(name: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
+    let watching = Watching::new();
+    watching.stop_on_interrupt();
+    let folder = settings.data_dir.join("hub");
+    let path = steps::fetch(name, &folder, &settings.jobs.hub, &watching);
+    let exit = if watching.cancel().is_cancelled() { Exit::Interrupted } else { Exit::Failure };
+    let path =
+        path.map_err(|error| Failure::new(exit, error.to_string(), "what came so far stays; the same command goes on from there"))?;
+    watching.say(&format!("{name} lies in {}", path.display()));
+    Ok(path)
+}
+
+fn read_text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))
+}
+
+fn usage(what: String) -> Failure {
+    Failure::new(Exit::Usage, what, "`arriero convert --help` shows what it takes")
+}
+
+/// Everything that is known before the work begins.
+struct Command<'a> {
+    args: &'a Convert,
+    wish: Wish,
+    types: Vec<FileType>,
+    places: Places,
+    target: Target,
+    threads: NonZeroUsize,
+    servers: Vec<Server>,
+    settings: &'a config::Config,
+}
+
+impl<'a> Command<'a> {
+    fn new(args: &'a Convert, wish: Wish, settings: &'a config::Config) -> Result<Self, Failure> {
+        let types = wish.check().map_err(|wrong| usage(wrong.to_string()))?;
+        let source = match Named::of(&wish.source) {
+            Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| model_file(error.to_string()))?,
+            Named::Hub(name) => fetch(name, settings)?,
+            Named::Path(path) => PathBuf::from(path),
+        };
+        let source = source_at(source, args.base.clone()).map_err(|wrong| usage(wrong.to_string()))?;
+        let places = Places { source, adapter: args.adapter.clone(), imatrix: args.imatrix.clone() };
+        let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
+        let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers, server_name).map(drop));
+        chosen.transpose().map_err(|wrong| usage(wrong.to_string()))?;
+        let target = target(args.out.as_deref(), types.len())?;
+        let threads = args.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        Ok(Self { args, wish, types, places, target, threads, servers, settings })
+    }
+
+    fn options(&self, kind: FileType) -> Options {
+        let mut options = self.wish.options(&self.places, kind, self.target.clone(), self.threads);
+        options.overwrite = self.args.overwrite;
+        options
+    }
+
+    /// Says what would be made.
+    fn plan(&self, as_json: bool) -> Result<Exit, Failure> {
+        let mut files = Vec::new();
+        for kind in &self.types {
+            let plan = convert::plan(&self.options(*kind)).map_err(|error| failure(&error))?;
+            let (parameters, memory_bytes) = (plan.parameters, plan.peak_memory_bytes);
+            files.extend(plan.files.into_iter().map(|file| {
+                json!({"path": file.path, "type": file.file_type.name(), "size_bytes": file.size_bytes, "tensors": file.tensors,
+                    "parameters": parameters, "peak_memory_bytes": memory_bytes})
+            }));
+        }
+        if as_json {
+            terminal::print(&format!("{:#}", json!({"files": files})))?;
+            return Ok(Exit::Ok);
+        }
+        let row = |file: &Value| {
+            [
+                values::text(&file["path"]),
+                values::text(&file["type"]),
+                values::bytes(&file["size_bytes"]),
+                values::bytes(&file["peak_memory_bytes"]),
+            ]
+        };
+        terminal::print(&terminal::harmless(&terminal::table(&values::rows(["FILE", "TYPE", "SIZE", "MEMORY"], files.iter().map(row)))))?;
+        Ok(Exit::Ok)
+    }
+
+    fn make(&self) -> Result<Exit, Failure> {
+        let watching = Watching::new();
+        watching.stop_on_interrupt();
+        if let Some(folder) = self.folder() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut made = Vec::new();
+        for kind in &self.types {
+            let outcome = steps::convert(&self.options(*kind), &watching).map_err(|error| failure(&error))?;
+            watching.say(&format!(
+                "{}: {}, {} tensors, SHA-256 {}, {:.1} s",
+                outcome.path.display(),
+                values::bytes(&json!(outcome.size_bytes)),
+                outcome.tensors,
+                outcome.sha256,
+                outcome.seconds
+            ));
+            made.push(outcome);
+        }
+        let checks = self.check(&made, &watching)?;
+        let published = self.publish(&made, &watching)?;
+        watching.clear();
+        if self.args.operating.json {
+            terminal::print(&format!(
+                "{:#}",
+                json!({"files": made.iter().map(file).collect::<Vec<_>>(), "checks": checks, "published": published})
+            ))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        if let Target::Folder(folder) = &self.target { Some(folder) } else { None }
+    }
+
+    fn check(&self, made: &[Outcome], watching: &Watching) -> Result<Vec<Value>, Failure> {
+        let Some(checking) = &self.wish.check else { return Ok(Vec::new()) };
+        let reference = Reference::of(self, made, watching)?;
+        let mut checks = Vec::new();
+        for outcome in made {
+            let compared = steps::compare(&outcome.path, &reference.path, checking, self.args.text.clone(), watching);
+            let compared = compared.map_err(|error| Failure::new(Exit::Failure, error.to_string(), ""))?;
+            for (ending, text) in [("json", &compared.json), ("md", &compared.markdown), ("html", &compared.html)] {
+                std::fs::write(beside(&outcome.path, &format!("check.{ending}")), text)?;
+            }
+            let report = beside(&outcome.path, "check.md");
+            if !compared.passed {
+                let why = format!("{} does not pass its check: {}", outcome.path.display(), compared.failures.join("; "));
+                return Err(Failure::new(Exit::Failure, why, format!("{} has the figures", report.display())));
+            }
+            watching.say(&format!("{}: passed, see {}", outcome.path.display(), report.display()));
+            checks.push(json!({"type": outcome.file_type.name(), "passed": true, "figures": compared.figures}));
+        }
+        Ok(checks)
+    }
+
+    fn publish(&self, made: &[Outcome], watching: &Watching) -> Result<Vec<Value>, Failure> {
+        let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
+        let servers = publishing.choose(&self.servers, server_name).map_err(|wrong| usage(wrong.to_string()))?;
+        let library = self.settings.data_dir.join(library::FOLDER);
+        let (mut published, mut failed) = (Vec::new(), Vec::new());
+        for outcome in made {
+            let manifest = publishing.manifest(outcome.file_type, made.len() > 1).map_err(|wrong| usage(wrong.to_string()))?;
+            let name = outcome.path.file_name().unwrap_or_default().to_string_lossy();
+            std::fs::write(beside(&outcome.path, "Modelfile"), steps::modelfile(&manifest, &name))?;
+            let shipment = Shipment {
+                path: &outcome.path,
+                sha256: &outcome.sha256,
+                manifest: &manifest,
+                servers: &servers,
+                library: publishing.library.then_some(library.as_path()),
+                config: &self.settings.jobs.publish,
+            };
+            for one in steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))? {
+                match told(&one, manifest.name.as_str()) {
+                    Ok(line) => {
+                        watching.say(&line);
+                        published.push(json!({"name": manifest.name, "to": one.to, "outcome": one.outcome.ok()}));
+                    }
+                    Err(line) => failed.push(line),
+                }
+            }
+        }
+        if failed.is_empty() {
+            return Ok(published);
+        }
+        let exit = if watching.cancel().is_cancelled() { Exit::Interrupted } else { Exit::Refused };
+        Err(Failure::new(exit, failed.join("\n"), "the files stay; the same command publishes them again (with --overwrite)"))
+    }
+}
+
+/// How a delivery ended, in a line.
+fn told(one: &Delivered, name: &str) -> Result<String, String> {
+    match &one.outcome {
+        Ok(outcome) => {
+            let word = outcome["action"].as_str().unwrap_or("there, and served from the next start of the gateway on");
+            Ok(format!("{name} on {}: {word}", one.to))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn server_name(server: &Server) -> String {
+    server.0.backend_name().unwrap_or_default()
+}
+
+/// A file for one type when it is named as one, otherwise a folder.
+fn target(out: Option<&Path>, types: usize) -> Result<Target, Failure> {
+    match out {
+        None => Ok(Target::Folder(PathBuf::from("."))),
+        Some(path) if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) => {
+            let several = || usage(format!("{} is one file, and {types} types are wanted: name a folder", path.display()));
+            if types == 1 { Ok(Target::File(path.to_owned())) } else { Err(several()) }
+        }
+        Some(path) => Ok(Target::Folder(path.to_owned())),
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+fn file(outcome: &Outcome) -> Value {
+    json!({"path": outcome.path, "type": outcome.file_type.name(), "size_bytes": outcome.size_bytes, "sha256": outcome.sha256,
+        "tensors": outcome.tensors, "parameters": outcome.parameters, "seconds": outcome.seconds})
+}
+
+fn failure(error: &convert::Error) -> Failure {
+    let exit = match error {
+        convert::Error::Cancelled => Exit::Interrupted,
+        convert::Error::Malformed { .. } | convert::Error::Unsupported { .. } | convert::Error::Gguf { .. } => Exit::ModelFile,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, error.to_string(), "")
+}
+
+fn model_file(what: String) -> Failure {
+    Failure::new(Exit::ModelFile, what, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_file_when_it_is_named_as_one() {
+        assert_eq!(target(None, 2).expect("a folder"), Target::Folder(".".into()));
+        assert_eq!(target(Some(Path::new("a.gguf")), 1).expect("a file"), Target::File("a.gguf".into()));
+        assert_eq!(target(Some(Path::new("a.d")), 2).expect("a folder"), Target::Folder("a.d".into()));
+        assert_eq!(target(Some(Path::new("a.GGUF")), 2).expect_err("one file").exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_lies_beside_a_file_is_called_after_it() {
+        assert_eq!(beside(Path::new("x/m-Q4_K_M.gguf"), "check.md"), Path::new("x/m-Q4_K_M.check.md"));
+        assert_eq!(beside(Path::new("m.gguf"), "Modelfile"), Path::new("m.Modelfile"));
+    }
+}

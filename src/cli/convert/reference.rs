@@ -1,0 +1,47 @@
+//! The file that those that were made are compared with.
+
+use std::path::{Path, PathBuf};
+
+use super::watching::Watching;
+use super::{Command, failure};
+use crate::cli::exit::Failure;
+use crate::jobs::convert::{Options, Outcome, Source, Target};
+use crate::jobs::make::{reference_type, steps};
+
+/// The file that others are compared with; made for the purpose where the source is none that can be run.
+pub struct Reference {
+    pub path: PathBuf,
+    _made_in: Option<Scratch>,
+}
+
+impl Reference {
+    pub fn of(command: &Command<'_>, made: &[Outcome], watching: &Watching) -> Result<Self, Failure> {
+        if let (Source::Gguf(path), None) = (&command.places.source, &command.places.adapter) {
+            return Ok(Self { path: path.clone(), _made_in: None });
+        }
+        let beside = made.first().and_then(|outcome| outcome.path.parent()).unwrap_or(Path::new("."));
+        let scratch = Scratch::new(beside)?;
+        let kind = reference_type(&command.places);
+        let options = Options { target: Target::Folder(scratch.0.clone()), ..command.options(kind) };
+        let outcome = steps::convert(&options, watching).map_err(|error| failure(&error))?;
+        Ok(Self { path: outcome.path, _made_in: Some(scratch) })
+    }
+}
+
+/// A folder that goes with this value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(beside: &Path) -> Result<Self, Failure> {
+        let folder = beside.join(format!(".arriero-reference-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is named so that it is known for what it is.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

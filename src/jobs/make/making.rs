@@ -1,0 +1,306 @@
+//! One job of the kind `convert` at work, step by step.
+//!
+//! What is made lies in the job's folder until all of it is done, so that an attempt goes on with the files that an earlier one finished;
+//! only then they become artifacts. A publication comes last: what is published has passed.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::kind::{server_name, wrong};
+use super::places::{needs_reference, reference_type};
+use super::steps::{self, Delivered, Shipment, Watcher};
+use super::wish::{Named, Places, Wish};
+use crate::gguf::file_type::FileType;
+use crate::jobs::convert::{self, Options, Source, Target};
+use crate::jobs::download;
+use crate::jobs::kind::Fault;
+use crate::jobs::worker::{Context, Reporter};
+
+/// A file that was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Made {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    size_bytes: u64,
+    sha256: String,
+    tensors: usize,
+    parameters: u64,
+}
+/// One step of the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// From the Hub.
+    Fetch,
+    /// A file to compare with, where the source is none that can be run.
+    Reference,
+    Convert(FileType),
+    Check(FileType),
+    Publish(FileType),
+    Keep,
+}
+
+impl Stage {
+    pub(super) fn all(wish: &Wish, types: &[FileType]) -> Vec<Self> {
+        let mut all = Vec::new();
+        if let Named::Hub(_) = Named::of(&wish.source) {
+            all.push(Self::Fetch);
+        }
+        if wish.check.is_some() {
+            all.push(Self::Reference);
+        }
+        all.extend(types.iter().copied().map(Self::Convert));
+        all.extend(types.iter().copied().filter(|_| wish.check.is_some()).map(Self::Check));
+        all.extend(types.iter().copied().filter(|_| wish.publish.is_some()).map(Self::Publish));
+        all.push(Self::Keep);
+        all
+    }
+
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Fetch => "fetch".to_owned(),
+            Self::Reference => "reference".to_owned(),
+            Self::Convert(kind) => format!("convert {kind}"),
+            Self::Check(kind) => format!("check {kind}"),
+            Self::Publish(kind) => format!("publish {kind}"),
+            Self::Keep => "keep".to_owned(),
+        }
+    }
+}
+/// What the job answers.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Results {
+    files: Vec<Made>,
+    checks: Vec<Value>,
+    published: Vec<Value>,
+}
+
+impl Results {
+    fn of(&self, kind: FileType) -> Result<&Made, Fault> {
+        let found = self.files.iter().find(|made| made.kind == kind.name());
+        found.ok_or_else(|| Fault::Final(format!("there is no file of type {kind}")))
+    }
+}
+/// One conversion under way.
+pub(super) struct Making {
+    pub wish: Wish,
+    places: Places,
+    folder: PathBuf,
+    threads: NonZeroUsize,
+    watching: Watching,
+}
+
+impl Making {
+    pub(super) fn new(context: &Context, wish: Wish, places: Places, watching: Watching) -> Result<Self, Fault> {
+        let folder = context.work_dir().join("made");
+        std::fs::create_dir_all(&folder)?;
+        // What an attempt that was killed left unfinished.
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == "part") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        let threads = usize::try_from(context.threads()).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+        Ok(Self { wish, places, folder, threads, watching })
+    }
+
+    pub(super) fn stage(&self, context: &mut Context, number: u32, stage: Stage, several: bool, result: &mut Results) -> Result<(), Fault> {
+        match stage {
+            // It had to come before everything else.
+            Stage::Fetch => Ok(()),
+            Stage::Reference if !needs_reference(&self.places) => Ok(()),
+            Stage::Reference => self.made(context, number, self.reference_type(), "reference").map(drop),
+            Stage::Convert(kind) => self.made(context, number, kind, "files").map(|made| result.files.push(made)),
+            Stage::Check(kind) => {
+                let made = result.of(kind)?;
+                let checked = context.step(number, &json!(made.sha256), |context| self.check(context, made, kind))?;
+                result.checks.push(checked);
+                Ok(())
+            }
+            Stage::Publish(kind) => {
+                let made = result.of(kind)?;
+                let published: Vec<Value> =
+                    context.step(number, &json!(made.sha256), |context| self.publish(context, made, kind, several))?;
+                result.published.extend(published);
+                Ok(())
+            }
+            Stage::Keep => {
+                let files: Vec<&str> = result.files.iter().map(|made| made.sha256.as_str()).collect();
+                context.step(number, &json!(files), |context| result.files.iter().try_for_each(|made| self.keep(context, made, several)))
+            }
+        }
+    }
+
+    /// Makes a file, or finds the one that an earlier attempt made.
+    fn made(&self, context: &mut Context, number: u32, kind: FileType, folder: &str) -> Result<Made, Fault> {
+        let options = self.options(kind, &self.folder.join(folder));
+        std::fs::create_dir_all(self.folder.join(folder))?;
+        let convert = |_: &mut Context| {
+            let outcome = steps::convert(&options, &self.watching).map_err(fault)?;
+            let name = outcome.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let (size_bytes, tensors, parameters) = (outcome.size_bytes, outcome.tensors, outcome.parameters);
+            Ok(Made { name, kind: kind.name().to_owned(), size_bytes, sha256: outcome.sha256, tensors, parameters })
+        };
+        let made: Made = context.step(number, &json!(kind.name()), convert)?;
+        if self.folder.join(folder).join(&made.name).is_file() {
+            return Ok(made);
+        }
+        // It ended, but what it made is gone: once more.
+        context.step(number, &json!([kind.name(), context.attempt()]), convert)
+    }
+
+    fn options(&self, kind: FileType, folder: &Path) -> Options {
+        let mut options = self.wish.options(&self.places, kind, Target::Folder(folder.to_owned()), self.threads);
+        options.overwrite = true;
+        options
+    }
+
+    fn reference_type(&self) -> FileType {
+        reference_type(&self.places)
+    }
+
+    /// The file that those that were made are compared with.
+    fn reference(&self) -> Result<PathBuf, Fault> {
+        if let (false, Source::Gguf(path)) = (needs_reference(&self.places), &self.places.source) {
+            return Ok(path.clone());
+        }
+        let plan = convert::plan(&self.options(self.reference_type(), &self.folder.join("reference"))).map_err(fault)?;
+        let file = plan.files.into_iter().next().map(|file| file.path);
+        file.filter(|path| path.is_file()).ok_or_else(|| Fault::Passing("the file to compare with is gone".to_owned()))
+    }
+
+    fn check(&self, context: &mut Context, made: &Made, kind: FileType) -> Result<Value, Fault> {
+        let checking = self.wish.check.clone().unwrap_or_default();
+        let text = checking.text.as_deref().map(|path| context.resolve(path)).transpose()?;
+        let compared = steps::compare(&self.path(made), &self.reference()?, &checking, text, &self.watching);
+        let compared = compared.map_err(|error| match error {
+            steps::CompareError::Cancelled => Fault::Stopped,
+            steps::CompareError::Failed(why) => Fault::Final(why),
+        })?;
+        for (ending, text) in [("json", &compared.json), ("md", &compared.markdown), ("html", &compared.html)] {
+            context.artifact(&format!("check-{kind}.{ending}"), &json!({"of": made.name, "sha256": made.sha256}), |out| {
+                out.write_all(text.as_bytes())?;
+                Ok(())
+            })?;
+        }
+        if compared.passed {
+            return Ok(json!({"type": kind.name(), "passed": true, "figures": compared.figures}));
+        }
+        let why = compared.failures.join("; ");
+        Err(Fault::Final(format!("{} does not pass its check: {why}; the artifact check-{kind}.md has the figures", made.name)))
+    }
+
+    fn publish(&self, context: &Context, made: &Made, kind: FileType, several: bool) -> Result<Vec<Value>, Fault> {
+        let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
+        let ground = context.ground();
+        let manifest = publishing.manifest(kind, several).map_err(|error| wrong(&error))?;
+        let servers = publishing.choose(&ground.servers, server_name).map_err(|error| wrong(&error))?;
+        let shipment = Shipment {
+            path: &self.path(made),
+            sha256: &made.sha256,
+            manifest: &manifest,
+            servers: &servers,
+            library: publishing.library.then_some(ground.library.as_path()),
+            config: &ground.publish,
+        };
+        let delivered = steps::publish(&shipment, &self.watching).map_err(|error| Fault::Final(error.to_string()))?;
+        all_delivered(delivered, manifest.name.as_str())
+    }
+
+    /// Makes artifacts of a file and its Modelfile. The file itself stays until the job has ended: the row of the artifact may be lost.
+    fn keep(&self, context: &mut Context, made: &Made, several: bool) -> Result<(), Fault> {
+        let (path, link) = (self.path(made), self.folder.join("link"));
+        if link.exists() {
+            std::fs::remove_file(&link)?;
+        }
+        if std::fs::hard_link(&path, &link).is_err() {
+            std::fs::copy(&path, &link)?;
+        }
+        let lineage = json!({"type": made.kind, "tensors": made.tensors, "parameters": made.parameters});
+        context.adopt(&made.name, &link, Some(made.sha256.clone()), &lineage)?;
+        let kind = made.kind.parse::<FileType>().map_err(|error| Fault::Final(error.to_string()))?;
+        let Some(publishing) = &self.wish.publish else { return Ok(()) };
+        let text = steps::modelfile(&publishing.manifest(kind, several).map_err(|error| wrong(&error))?, &made.name);
+        context.artifact(&format!("{}.Modelfile", made.name), &json!({"of": made.name}), |out| {
+            out.write_all(text.as_bytes())?;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn path(&self, made: &Made) -> PathBuf {
+        self.folder.join("files").join(&made.name)
+    }
+}
+/// Hears for a job.
+pub(super) struct Watching {
+    pub reporter: Reporter,
+    pub cancel: CancellationToken,
+}
+
+impl Watcher for Watching {
+    fn progress(&self, _: &str, done: u64, total: u64, unit: &'static str) {
+        self.reporter.progress(done, total, unit);
+        if self.reporter.is_stopping() {
+            self.cancel.cancel();
+        }
+    }
+
+    fn note(&self, line: &str) {
+        self.reporter.log(line);
+    }
+
+    fn hold(&self) {
+        self.reporter.hold();
+        if self.reporter.is_stopping() {
+            self.cancel.cancel();
+        }
+    }
+
+    fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
+}
+/// Fetches a source from the Hub: what came before it was stopped or killed is not fetched again.
+pub(super) fn fetched(context: &mut Context, wish: &Wish, watching: &Watching) -> Result<Option<PathBuf>, Fault> {
+    let Named::Hub(name) = Named::of(&wish.source) else { return Ok(None) };
+    let (folder, config) = (context.work_dir().join("hub"), context.ground().hub.clone());
+    let fetch = |_: &mut Context| {
+        steps::fetch(name, &folder, &config, watching).map_err(|error| match error {
+            steps::FetchError::Hub(download::Error::Cancelled) => Fault::Stopped,
+            error => Fault::Passing(error.to_string()),
+        })
+    };
+    context.step(0, &json!(name), fetch).map(Some)
+}
+pub(super) fn fault(error: convert::Error) -> Fault {
+    match error {
+        convert::Error::Cancelled => Fault::Stopped,
+        error @ (convert::Error::Io { .. } | convert::Error::DiskFull { .. }) => Fault::Passing(error.to_string()),
+        error => Fault::Final(error.to_string()),
+    }
+}
+/// One that failed fails the step; those that succeeded find it done when it is made again.
+fn all_delivered(delivered: Vec<Delivered>, name: &str) -> Result<Vec<Value>, Fault> {
+    let (mut done, mut failed, mut passing) = (Vec::new(), Vec::new(), true);
+    for one in delivered {
+        match one.outcome {
+            Ok(outcome) => done.push(json!({"name": name, "to": one.to, "outcome": outcome})),
+            Err(error) if error.is_cancelled() => return Err(Fault::Stopped),
+            Err(error) => {
+                passing &= error.is_passing();
+                failed.push(error.to_string());
+            }
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(done),
+        false if passing => Err(Fault::Passing(failed.join("; "))),
+        false => Err(Fault::Final(failed.join("; "))),
+    }
+}

@@ -1,0 +1,296 @@
+//! What is wanted of a conversion, as people and programs write it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::backends::ollama::shelf::Message;
+use crate::domain::id::ModelName;
+use crate::gguf::file_type::FileType;
+use crate::jobs::convert::{Options, Source, Target};
+use crate::jobs::publish::presets::Preset;
+use crate::jobs::publish::{Manifest, ManifestError};
+
+/// Files that are made of one source at a time.
+const MAX_TYPES: usize = 8;
+
+/// A model to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    /// A folder as Hugging Face has it, a GGUF file, `ollama:TAG` or `hf:OWNER/NAME`.
+    pub source: String,
+    /// One file is made of each, e.g. `Q4_K_M`.
+    pub types: Vec<String>,
+    /// The folder of a LoRA adapter in PEFT's format, to be merged into the source.
+    #[serde(default)]
+    pub adapter: Option<String>,
+    /// Of a source that is itself an adapter: the folder of its base model, which says what the adapter's tensors are.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// An importance matrix, of either format.
+    #[serde(default)]
+    pub imatrix: Option<String>,
+    /// What the model is called in its file; else what the source says.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// llama.cpp's name of the pre-tokenizer, where its rules are not known.
+    #[serde(default)]
+    pub pre_tokenizer: Option<String>,
+    /// Pack again what is packed already, though that loses more than going from the source.
+    #[serde(default)]
+    pub allow_requantize: bool,
+    /// Compare each file with what it was made of.
+    #[serde(default)]
+    pub check: Option<Checking>,
+    #[serde(default)]
+    pub publish: Option<Publishing>,
+}
+
+/// How a file is compared with its source. Bounds that are not given do not fail it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checking {
+    /// A text in UTF-8; else a built-in one.
+    pub text: Option<String>,
+    /// Most tokens of the text that are read.
+    pub max_tokens: Option<usize>,
+    /// Of the mean divergence, in nats.
+    pub max_divergence: Option<f64>,
+    /// Of the perplexity as a multiple of the source's.
+    pub max_perplexity_ratio: Option<f64>,
+    /// Of the share of tokens at which both expect the same one above all.
+    pub min_top_agreement: Option<f64>,
+}
+
+/// Where a model goes and what it is there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publishing {
+    /// Its name; of several types each gets its type as the tag.
+    pub name: ModelName,
+    /// Names of configured servers; empty: all of them.
+    #[serde(default)]
+    pub to: Vec<String>,
+    /// Whether it goes into the embedded engine's library, too.
+    #[serde(default)]
+    pub library: bool,
+    /// Parameters and a system text to begin with.
+    #[serde(default)]
+    pub preset: Option<Preset>,
+    #[serde(default)]
+    pub parameters: Map<String, Value>,
+    #[serde(default)]
+    pub system: Option<String>,
+    /// A Go template; leave it out unless the model's own is wrong.
+    #[serde(default)]
+    pub template: Option<String>,
+    #[serde(default)]
+    pub license: Vec<String>,
+    #[serde(default)]
+    pub messages: Vec<Message>,
+}
+
+/// Why a wish is none.
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    #[error("the source is an adapter: name the folder of its base model as `base`, or make the base the source and this the `adapter`")]
+    NoBase,
+    #[error("`types` is empty: name at least one, e.g. \"Q4_K_M\"")]
+    NoType,
+    #[error("`types` has {0} entries, at most {MAX_TYPES} are made at a time")]
+    TooMany(usize),
+    #[error("`types` names {0} twice")]
+    Twice(FileType),
+    #[error(transparent)]
+    Type(#[from] crate::gguf::file_type::Unknown),
+    #[error("`publish`: {0}")]
+    Publish(#[from] ManifestError),
+    #[error("`publish.name` has a tag, `{0}`, but of several types each gets its type as the tag: leave it out")]
+    Tag(ModelName),
+    #[error("there is no server called `{name}`; there are {}", known.join(", "))]
+    Server { name: String, known: Vec<String> },
+}
+
+/// Where a text leads that names a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// A tag of an Ollama on this machine.
+    Ollama(&'a str),
+    /// A model on the Hub, with `hf:` before its name.
+    Hub(&'a str),
+    /// A file or a folder.
+    Path(&'a str),
+}
+
+impl<'a> Named<'a> {
+    #[must_use]
+    pub fn of(source: &'a str) -> Self {
+        match source.strip_prefix("ollama:") {
+            Some(tag) => Self::Ollama(tag),
+            None if source.starts_with("hf:") => Self::Hub(source),
+            None => Self::Path(source),
+        }
+    }
+}
+
+impl Wish {
+    /// Looks at everything that can be looked at without the source.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<Vec<FileType>, Wrong> {
+        let types = self.types.iter().map(|name| name.parse()).collect::<Result<Vec<FileType>, _>>()?;
+        match types.len() {
+            0 => return Err(Wrong::NoType),
+            count if count > MAX_TYPES => return Err(Wrong::TooMany(count)),
+            _ => {}
+        }
+        if let Some(twice) = types.iter().enumerate().find_map(|(n, kind)| types[..n].contains(kind).then_some(*kind)) {
+            return Err(Wrong::Twice(twice));
+        }
+        if let Some(publishing) = &self.publish {
+            types.iter().try_for_each(|kind| publishing.manifest(*kind, types.len() > 1).map(drop))?;
+        }
+        Ok(types)
+    }
+
+    /// The conversion to one type, with everything where it was found.
+    #[must_use]
+    pub fn options(&self, found: &Places, kind: FileType, target: Target, threads: NonZeroUsize) -> Options {
+        Options {
+            adapter: found.adapter.clone(),
+            importance: found.imatrix.clone(),
+            threads,
+            name: self.name.clone(),
+            pre_tokenizer: self.pre_tokenizer.clone(),
+            allow_requantize: self.allow_requantize,
+            ..Options::new(found.source.clone(), kind, target)
+        }
+    }
+}
+
+/// What a path is the source of: a folder of an adapter, with that of its base, any other folder, or a GGUF file.
+///
+/// # Errors
+/// An adapter without a base.
+pub fn source_at(path: PathBuf, base: Option<PathBuf>) -> Result<Source, Wrong> {
+    if !path.is_dir() {
+        return Ok(Source::Gguf(path));
+    }
+    if !path.join("adapter_config.json").is_file() {
+        return Ok(Source::Folder(path));
+    }
+    let base = base.ok_or(Wrong::NoBase)?;
+    Ok(Source::Adapter { adapter: path, base })
+}
+
+/// Where the files of a wish lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    pub source: Source,
+    pub adapter: Option<PathBuf>,
+    pub imatrix: Option<PathBuf>,
+}
+
+impl Publishing {
+    /// What a file of this type is published as; `one_of_several`: beside others of the same source.
+    ///
+    /// # Errors
+    /// What no server would take.
+    pub fn manifest(&self, kind: FileType, one_of_several: bool) -> Result<Manifest, Wrong> {
+        let mut manifest = Manifest {
+            name: self.name_of(kind, one_of_several)?,
+            parameters: self.parameters.clone(),
+            system: self.system.clone(),
+            template: self.template.clone(),
+            license: self.license.clone(),
+            messages: self.messages.clone(),
+        };
+        if let Some(preset) = self.preset {
+            preset.apply(&mut manifest);
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn name_of(&self, kind: FileType, one_of_several: bool) -> Result<ModelName, Wrong> {
+        if !one_of_several {
+            return Ok(self.name.clone());
+        }
+        let has_tag = self.name.as_str().rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let tagged = format!("{}:{}", self.name, kind.name().to_lowercase());
+        ModelName::parse(&tagged).ok().filter(|_| !has_tag).ok_or_else(|| Wrong::Tag(self.name.clone()))
+    }
+
+    /// Those of the servers that are meant, by their names.
+    ///
+    /// # Errors
+    /// A name that none of them has.
+    pub fn choose<'a, T>(&self, servers: &'a [T], name: impl Fn(&T) -> String) -> Result<Vec<&'a T>, Wrong> {
+        let names: Vec<String> = servers.iter().map(name).collect();
+        if let Some(unknown) = self.to.iter().find(|wanted| !names.contains(wanted)) {
+            return Err(Wrong::Server { name: unknown.clone(), known: names });
+        }
+        let meant = |name: &String| self.to.is_empty() || self.to.contains(name);
+        Ok(servers.iter().zip(&names).filter(|(_, name)| meant(name)).map(|(server, _)| server).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wish(change: &Value) -> Wish {
+        let mut all = json!({"source": "files/m", "types": ["Q4_K_M"]});
+        for (key, value) in change.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).expect("a wish")
+    }
+
+    #[test]
+    fn types_are_known_some_and_different() {
+        assert_eq!(wish(&json!({"types": ["q4_k_m", "Q8_0"]})).check().expect("right"), [FileType::Q4_K_M, FileType::Q8_0]);
+        for (types, word) in [(json!([]), "empty"), (json!(["Q4_K_M", "q4_K_m"]), "twice"), (json!(["Q9"]), "choose one of")] {
+            let wrong = wish(&json!({"types": types})).check().expect_err("wrong").to_string();
+            assert!(wrong.contains(word), "{wrong}");
+        }
+        assert!(matches!(wish(&json!({"types": vec!["Q8_0"; 9]})).check(), Err(Wrong::TooMany(9))));
+        assert!(serde_json::from_value::<Wish>(json!({"source": "x", "types": ["F16"], "quant": 1})).is_err());
+    }
+
+    #[test]
+    fn each_of_several_types_gets_a_tag() {
+        let one = wish(&json!({"publish": {"name": "me/m:x"}}));
+        one.check().expect("right");
+        let several = wish(&json!({"types": ["Q4_K_M", "Q8_0"], "publish": {"name": "me/m", "preset": "coder"}}));
+        several.check().expect("right");
+        let publishing = several.publish.expect("there");
+        let manifest = publishing.manifest(FileType::Q8_0, true).expect("right");
+        assert_eq!((manifest.name.as_str(), manifest.parameters["temperature"].as_f64()), ("me/m:q8_0", Some(0.2)));
+        assert!(matches!(wish(&json!({"types": ["F16", "F32"], "publish": {"name": "m:x"}})).check(), Err(Wrong::Tag(_))));
+        assert!(matches!(wish(&json!({"publish": {"name": "m", "parameters": {"x": 1}}})).check(), Err(Wrong::Publish(_))));
+    }
+
+    #[test]
+    fn servers_are_chosen_by_name() {
+        let servers = ["a".to_owned(), "b".to_owned()];
+        let publishing = |to: Value| wish(&json!({"publish": {"name": "m", "to": to}})).publish.expect("there");
+        assert_eq!(publishing(json!([])).choose(&servers, String::clone).expect("all").len(), 2);
+        assert_eq!(publishing(json!(["b"])).choose(&servers, String::clone).expect("one"), [&servers[1]]);
+        let wrong = publishing(json!(["c"])).choose(&servers, String::clone).expect_err("unknown").to_string();
+        assert!(wrong.contains("`c`") && wrong.contains("a, b"), "{wrong}");
+    }
+
+    #[test]
+    fn a_source_is_a_path_unless_it_says_otherwise() {
+        assert_eq!(Named::of("ollama:gemma3:270m"), Named::Ollama("gemma3:270m"));
+        assert_eq!(Named::of("hf:o/n"), Named::Hub("hf:o/n"));
+        assert_eq!(Named::of("C:/x"), Named::Path("C:/x"));
+    }
+}
