@@ -16,6 +16,8 @@ mod embedded;
 mod failover;
 mod fallback;
 mod faults;
+#[cfg(feature = "embedded")]
+mod gemma_folder;
 mod generate;
 mod guard;
 mod input;
