@@ -123,7 +123,7 @@ fn what_cannot_be_made_is_refused_in_a_line_that_says_why() {
 async fn a_job_makes_and_publishes_what_the_command_does() {
     let yard = Yard::new().await;
     yard.put("tiny.gguf", std::fs::read(tiny()).expect("there"));
-    let publish = json!({"name": "me/tiny", "library": true, "system": "Be brief."});
+    let publish = json!({"name": "me/tiny", "library": true, "to": ["*"], "system": "Be brief."});
     let id = yard.submit(json!({"kind": "convert", "input": {"source": "files/tiny.gguf", "types": ["Q4_K_M"], "publish": publish}})).await;
     let job = yard.until(&id, "succeeded").await;
     let file = &job["result"]["files"][0];

@@ -67,10 +67,10 @@ pub struct Convert {
     /// Publish under this name; of several types each gets its type as the tag.
     #[arg(long, value_name = "NAME", help_heading = "Publish")]
     pub publish: Option<String>,
-    /// Name of a configured Ollama server; repeatable [default: all].
+    /// Name of a configured Ollama server, or `*` for all; repeatable [default: all, or none with --library].
     #[arg(long, value_name = "SERVER", requires = "publish", help_heading = "Publish")]
     pub to: Vec<String>,
-    /// Put it into the library of the embedded engine, too.
+    /// Put it into the library of the embedded engine.
     #[arg(long, requires = "publish", help_heading = "Publish")]
     pub library: bool,
     /// Parameters and a system text to begin with.

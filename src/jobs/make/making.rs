@@ -1,7 +1,7 @@
 //! One job of the kind `convert` at work, step by step.
 //!
-//! What is made lies in the job's folder until all of it is done, so that an attempt goes on with the files that an earlier one finished;
-//! only then they become artifacts. A publication comes last: what is published has passed.
+//! What is made lies in the job's folder until all of it is done, so that an attempt goes on with the files that an earlier one finished.
+//! A publication comes last: what is published has passed, and is an artifact already.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -55,8 +55,9 @@ impl Stage {
         }
         all.extend(types.iter().copied().map(Self::Convert));
         all.extend(types.iter().copied().filter(|_| wish.check.is_some()).map(Self::Check));
-        all.extend(types.iter().copied().filter(|_| wish.publish.is_some()).map(Self::Publish));
+        // What was made is kept also where nobody can be given it.
         all.push(Self::Keep);
+        all.extend(types.iter().copied().filter(|_| wish.publish.is_some()).map(Self::Publish));
         all
     }
 

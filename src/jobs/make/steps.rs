@@ -222,8 +222,9 @@ fn to_servers(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watche
     let servers = shipment.servers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let publication = Publication { model: artifact.clone(), adapter: None, manifest: shipment.manifest.clone() };
     let told = |news: publish::Progress<'_>| {
-        let (done, total) = news.bytes.unwrap_or_default();
-        watcher.progress(&format!("{}: {}", news.backend, news.step.in_words()), done, total, "bytes");
+        if let Some((done, total)) = news.bytes {
+            watcher.progress(&format!("{}: {}", news.backend, news.step.in_words()), done, total, "bytes");
+        }
         if let Some(words) = news.words {
             watcher.note(&format!("{}: {words}", news.backend));
         }

@@ -13,6 +13,9 @@ use crate::jobs::convert::{Options, Source, Target};
 use crate::jobs::publish::presets::Preset;
 use crate::jobs::publish::{Manifest, ManifestError};
 
+/// Stands for all servers.
+const ALL: &str = "*";
+
 /// Files that are made of one source at a time.
 const MAX_TYPES: usize = 8;
 
@@ -25,27 +28,27 @@ pub struct Wish {
     /// One file is made of each, e.g. `Q4_K_M`.
     pub types: Vec<String>,
     /// The folder of a LoRA adapter in PEFT's format, to be merged into the source.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Of a source that is itself an adapter: the folder of its base model, which says what the adapter's tensors are.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// An importance matrix, of either format.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imatrix: Option<String>,
     /// What the model is called in its file; else what the source says.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// llama.cpp's name of the pre-tokenizer, where its rules are not known.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_tokenizer: Option<String>,
     /// Pack again what is packed already, though that loses more than going from the source.
     #[serde(default)]
     pub allow_requantize: bool,
     /// Compare each file with what it was made of.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Checking>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish: Option<Publishing>,
 }
 
@@ -71,25 +74,25 @@ pub struct Checking {
 pub struct Publishing {
     /// Its name; of several types each gets its type as the tag.
     pub name: ModelName,
-    /// Names of configured servers; empty: all of them.
-    #[serde(default)]
+    /// Names of configured servers; `*`: all of them. Empty: all of them, or none where it goes into the library.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub to: Vec<String>,
     /// Whether it goes into the embedded engine's library, too.
     #[serde(default)]
     pub library: bool,
     /// Parameters and a system text to begin with.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub parameters: Map<String, Value>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
     /// A Go template; leave it out unless the model's own is wrong.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub license: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
 }
 
@@ -231,10 +234,11 @@ impl Publishing {
     /// A name that none of them has.
     pub fn choose<'a, T>(&self, servers: &'a [T], name: impl Fn(&T) -> String) -> Result<Vec<&'a T>, Wrong> {
         let names: Vec<String> = servers.iter().map(name).collect();
-        if let Some(unknown) = self.to.iter().find(|wanted| !names.contains(wanted)) {
+        if let Some(unknown) = self.to.iter().find(|wanted| *wanted != ALL && !names.contains(wanted)) {
             return Err(Wrong::Server { name: unknown.clone(), known: names });
         }
-        let meant = |name: &String| self.to.is_empty() || self.to.contains(name);
+        let all = if self.to.is_empty() { !self.library } else { self.to.iter().any(|wanted| wanted == ALL) };
+        let meant = |name: &String| all || self.to.contains(name);
         Ok(servers.iter().zip(&names).filter(|(_, name)| meant(name)).map(|(server, _)| server).collect())
     }
 }
@@ -283,6 +287,9 @@ mod tests {
         let publishing = |to: Value| wish(&json!({"publish": {"name": "m", "to": to}})).publish.expect("there");
         assert_eq!(publishing(json!([])).choose(&servers, String::clone).expect("all").len(), 2);
         assert_eq!(publishing(json!(["b"])).choose(&servers, String::clone).expect("one"), [&servers[1]]);
+        let library = |to: Value| wish(&json!({"publish": {"name": "m", "to": to, "library": true}})).publish.expect("there");
+        assert!(library(json!([])).choose(&servers, String::clone).expect("none").is_empty());
+        assert_eq!(library(json!(["*"])).choose(&servers, String::clone).expect("all").len(), 2);
         let wrong = publishing(json!(["c"])).choose(&servers, String::clone).expect_err("unknown").to_string();
         assert!(wrong.contains("`c`") && wrong.contains("a, b"), "{wrong}");
     }
