@@ -3,13 +3,12 @@
 //! One step for the listing, one for every gibibyte or so of files, one for the manifest: an attempt that goes on after another one
 //! reads only what that had not read.
 
-use std::io::Read;
-
 use cap_std::fs::{Dir, File};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
+use super::hash;
 use super::kind::{Fault, Ground, Kind, Plan, reference};
 use super::roots::Found;
 use super::worker::Context;
@@ -24,7 +23,6 @@ const MAX_DEPTH: usize = 64;
 
 /// Bytes read in one step, but for single files that are larger.
 const STEP_BYTES: u64 = 1 << 30;
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What the process takes besides the list of files.
 const MEMORY_BYTES: u64 = 64 << 20;
@@ -186,10 +184,11 @@ fn hash_all(context: &mut Context, path: &str, items: &[Item], progress: (u64, u
     let mut sums = Vec::new();
     for item in items {
         let file = open(context, path, item)?;
-        let sum = hash(file, &mut |bytes| {
+        let (hasher, _) = hash::read(file, |bytes| {
             done_bytes += bytes;
             context.progress(done_bytes, whole_bytes, "bytes")
         })?;
+        let sum = Digest::new(hasher.finalize().into()).hex();
         let name = if item.name.is_empty() { path.rsplit('/').next().unwrap_or(path) } else { &item.name };
         sums.push((name.to_owned(), sum));
     }
@@ -201,19 +200,6 @@ fn open(context: &Context, path: &str, item: &Item) -> Result<File, Fault> {
         Found::File(file) if item.name.is_empty() => Ok(file),
         Found::Folder(dir) if !item.name.is_empty() => Ok(dir.open(&item.name)?),
         _ => Err(Fault::Passing(format!("`{path}` has changed meanwhile"))),
-    }
-}
-
-fn hash(mut file: File, read: &mut dyn FnMut(u64) -> Result<(), Fault>) -> Result<String, Fault> {
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = file.read(&mut chunk)?;
-        if count == 0 {
-            return Ok(Digest::new(hasher.finalize().into()).hex());
-        }
-        hasher.update(&chunk[..count]);
-        read(count as u64)?;
     }
 }
 

@@ -57,9 +57,15 @@ impl Folders {
 
     /// What can still be written on the disk that holds them.
     pub fn free_bytes(&self) -> Option<u64> {
-        let found = rustix::fs::statvfs(&self.jobs).ok()?;
-        Some(found.f_bavail.saturating_mul(found.f_frsize))
+        free_bytes(&self.jobs)
     }
+}
+
+/// What can still be written on the disk that holds a path, where its file system says so.
+#[must_use]
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod convert;
 pub mod download;
 mod error;
 mod files;
+mod hash;
 mod kind;
 mod machine;
 pub mod make;

@@ -7,10 +7,10 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use sysinfo::{DiskRefreshKind, Disks};
 
 use super::error::{Error, Result};
 use crate::domain::digest::Digest;
+use crate::jobs::files::free_bytes;
 
 #[derive(Debug)]
 pub(super) struct Output {
@@ -116,14 +116,6 @@ fn expect_room(folder: &Path, needed_bytes: u64) -> Result<()> {
         Some(free_bytes) if free_bytes < needed_bytes => Err(Error::DiskFull { path: folder, needed_bytes, free_bytes }),
         _ => Ok(()),
     }
-}
-
-/// Bytes that are free on the file system of an absolute path.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
-    let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage()).ok()?;
-    let below = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
-    // Of several mounted on one place the last hides the others.
-    below.max_by_key(|disk| disk.mount_point().components().count()).map(sysinfo::Disk::available_space)
 }
 
 #[cfg(test)]

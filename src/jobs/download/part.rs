@@ -1,7 +1,7 @@
 //! A file on its way: under a name that says so, hashed as it comes, whole before it has its own name.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -11,10 +11,10 @@ use tokio::io::AsyncWriteExt;
 use super::Error;
 use super::listing::Entry;
 use crate::domain::digest::Digest;
+use crate::jobs::hash;
 
 /// What the name of an unfinished file ends with.
 const ENDING: &str = ".part";
-const PIECE_BYTES: usize = 1024 * 1024;
 
 /// What has come of a file.
 pub(super) struct Part {
@@ -101,21 +101,6 @@ pub(super) async fn finished(target: &Path, entry: &Entry) -> Result<Option<u64>
 
 /// Reads a file to hash it, where that holds nobody up.
 async fn hashed(path: PathBuf) -> io::Result<(Sha256, u64)> {
-    let hash = move || {
-        let mut file = fs::File::open(path)?;
-        let (mut hasher, mut length) = (Sha256::new(), 0);
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match file.read(&mut piece) {
-                Ok(0) => return Ok((hasher, length)),
-                Ok(count) => {
-                    hasher.update(&piece[..count]);
-                    length += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    };
+    let hash = move || hash::read(fs::File::open(path)?, |_| Ok(()));
     tokio::task::spawn_blocking(hash).await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -8,18 +8,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
 use super::Artifact;
 use crate::domain::digest::Digest;
 use crate::domain::id::ModelName;
+use crate::jobs::hash;
 
 /// The folder of the library, in the data folder.
 pub const FOLDER: &str = "library";
 /// What files end with that are not finished.
 const UNFINISHED: &str = ".part";
 const ENDING: &str = ".gguf";
-const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Why a file is not in the library.
 #[derive(Debug, thiserror::Error)]
@@ -123,18 +123,9 @@ fn appear(part: &Path, target: &Path, library: &Path) -> Result<(), Error> {
 }
 
 fn digest_of(path: &Path) -> Result<Digest, Error> {
-    let unreadable = io_error("read", path);
-    let mut file = File::open(path).map_err(&unreadable)?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match io::Read::read(&mut file, &mut piece) {
-            Ok(0) => return Ok(Digest::new(hasher.finalize().into())),
-            Ok(length) => hasher.update(&piece[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(error)),
-        }
-    }
+    let hashed = File::open(path).and_then(|file| hash::read(file, |_| Ok(())));
+    let (hasher, _) = hashed.map_err(io_error("read", path))?;
+    Ok(Digest::new(hasher.finalize().into()))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
@@ -150,6 +141,8 @@ fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use sha2::Sha256;
+
     use super::*;
 
     fn name(text: &str) -> ModelName {

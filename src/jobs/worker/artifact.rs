@@ -1,12 +1,13 @@
 //! A file that becomes an artifact: written under a temporary name, hashed on the way.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::digest::Digest;
+use crate::jobs::hash;
 
 /// Takes the bytes of an artifact, in order.
 pub struct Writer {
@@ -46,18 +47,14 @@ pub(super) fn measure(
     path: &Path,
     tick: &mut dyn FnMut(u64) -> Result<(), crate::jobs::Fault>,
 ) -> Result<(u64, String), crate::jobs::Fault> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     file.sync_all()?;
-    let (mut hasher, mut chunk, mut size_bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
-    loop {
-        let count = file.read(&mut chunk)?;
-        if count == 0 {
-            return Ok((size_bytes, Digest::new(hasher.finalize().into()).hex()));
-        }
-        hasher.update(&chunk[..count]);
-        size_bytes += count as u64;
-        tick(size_bytes)?;
-    }
+    let mut done = 0;
+    let (hasher, size_bytes) = hash::read(file, |bytes| {
+        done += bytes;
+        tick(done)
+    })?;
+    Ok((size_bytes, Digest::new(hasher.finalize().into()).hex()))
 }
 
 /// Whether a text can be the name of an artifact.
