@@ -107,30 +107,16 @@ impl Pressure {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::jobs::machine::submitted;
+    use crate::storage::jobs::tests::order;
     use crate::storage::jobs::{Job, Order};
 
     const CAPACITY: Capacity = Capacity { cpu_threads: 4, gpus: 1, memory_bytes: 100, disk_bytes: 1_000 };
     const CALM: Climate = Climate { order: PoolOrder::Run, yields: None };
 
     fn job(priority: Priority, memory_bytes: u64, gpus: u32) -> Job {
-        let order = Order {
-            id: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            tenant: String::new(),
-            priority,
-            input: json!({}),
-            labels: [].into(),
-            steps: vec![],
-            after: vec![],
-            schedule: None,
-            needs: Needs { cpu_threads: 1, gpus, memory_bytes, disk_bytes: 0 },
-            created_at_ms: 0,
-        };
+        let order = Order { priority, needs: Needs { cpu_threads: 1, gpus, memory_bytes, disk_bytes: 0 }, ..order("") };
         Job::new(order, submitted(1, 0))
     }
 

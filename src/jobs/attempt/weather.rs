@@ -33,28 +33,14 @@ impl Weather {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::domain::generation::Priority;
     use crate::jobs::machine::submitted;
+    use crate::storage::jobs::tests::order;
     use crate::storage::jobs::{Needs, Order};
 
     fn job(priority: Priority, cancel_requested: bool) -> Job {
-        let order = Order {
-            id: String::new(),
-            kind: String::new(),
-            name: String::new(),
-            tenant: String::new(),
-            priority,
-            input: json!({}),
-            labels: [].into(),
-            steps: vec![],
-            after: vec![],
-            schedule: None,
-            needs: Needs::default(),
-            created_at_ms: 0,
-        };
+        let order = Order { priority, needs: Needs::default(), ..order("") };
         let mut job = Job::new(order, submitted(1, 0));
         job.standing.cancel_requested = cancel_requested;
         job

@@ -12,7 +12,7 @@ mod row;
 mod schedules;
 mod submit;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tidy;
 
 use super::Storage;
