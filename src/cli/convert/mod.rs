@@ -20,7 +20,7 @@ use crate::domain::id::ModelName;
 use crate::gguf::file_type::FileType;
 use crate::jobs::convert::{self, Options, Outcome, Target};
 use crate::jobs::make::steps::{self, Delivered, Shipment, Watcher};
-use crate::jobs::make::{Checking, Named, Places, Publishing, Server, Wish, installed, source_at};
+use crate::jobs::make::{Checking, Named, Others, Places, Publishing, Server, Wish, installed};
 use crate::jobs::publish::library;
 
 /// # Errors
@@ -114,39 +114,35 @@ struct Command<'a> {
 
 impl<'a> Command<'a> {
     fn new(args: &'a Convert, wish: Wish, settings: &'a config::Config) -> Result<Self, Failure> {
-        let types = wish.check().map_err(|wrong| usage(wrong.to_string()))?;
+        let types = wish.validate().map_err(|wrong| usage(wrong.to_string()))?;
         let source = match Named::of(&wish.source) {
             Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| model_file(error.to_string()))?,
             Named::Hub(name) => fetch(name, settings)?,
             Named::Path(path) => PathBuf::from(path),
         };
-        let source = source_at(source, args.base.clone()).map_err(|wrong| usage(wrong.to_string()))?;
-        let places = Places { source, adapter: args.adapter.clone(), imatrix: args.imatrix.clone() };
+        let others = Others { adapter: args.adapter.clone(), base: args.base.clone(), imatrix: args.imatrix.clone() };
+        let places = wish.places(source, others).map_err(|wrong| usage(wrong.to_string()))?;
         let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
-        let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers, server_name).map(drop));
+        let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers).map(drop));
         chosen.transpose().map_err(|wrong| usage(wrong.to_string()))?;
         let target = target(args.out.as_deref(), types.len())?;
         let threads = args.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         Ok(Self { args, wish, types, places, target, threads, servers, settings })
     }
 
-    fn options(&self, kind: FileType) -> Options {
-        let mut options = self.wish.options(&self.places, kind, self.target.clone(), self.threads);
-        options.overwrite = self.args.overwrite;
-        options
+    fn options(&self, types: Vec<FileType>) -> Options {
+        let options = self.wish.options(&self.places, types, self.target.clone(), self.threads);
+        Options { overwrite: self.args.overwrite, ..options }
     }
 
     /// Says what would be made.
     fn plan(&self, as_json: bool) -> Result<Exit, Failure> {
-        let mut files = Vec::new();
-        for kind in &self.types {
-            let plan = convert::plan(&self.options(*kind)).map_err(|error| failure(&error))?;
-            let (parameters, memory_bytes) = (plan.parameters, plan.peak_memory_bytes);
-            files.extend(plan.files.into_iter().map(|file| {
-                json!({"path": file.path, "type": file.file_type.name(), "size_bytes": file.size_bytes, "tensors": file.tensors,
-                    "parameters": parameters, "peak_memory_bytes": memory_bytes})
-            }));
-        }
+        let plan = convert::plan(&self.options(self.types.clone())).map_err(|error| failure(&error))?;
+        let file = |file: &convert::PlannedFile| {
+            json!({"path": file.path, "type": file.file_type.name(), "size_bytes": file.size_bytes, "tensors": file.tensors,
+                "parameters": plan.parameters, "peak_memory_bytes": plan.peak_memory_bytes})
+        };
+        let files: Vec<Value> = plan.files.iter().map(file).collect();
         if as_json {
             terminal::print(&format!("{:#}", json!({"files": files})))?;
             return Ok(Exit::Ok);
@@ -171,7 +167,7 @@ impl<'a> Command<'a> {
         }
         let mut made = Vec::new();
         for kind in &self.types {
-            let outcome = steps::convert(&self.options(*kind), &watching).map_err(|error| failure(&error))?;
+            let outcome = steps::convert(&self.options(vec![*kind]), &watching).map_err(|error| failure(&error))?;
             watching.say(&format!(
                 "{}: {}, {} tensors, SHA-256 {}, {:.1} s",
                 outcome.path.display(),
@@ -221,7 +217,7 @@ impl<'a> Command<'a> {
 
     fn publish(&self, made: &[Outcome], watching: &Watching) -> Result<Vec<Value>, Failure> {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
-        let servers = publishing.choose(&self.servers, server_name).map_err(|wrong| usage(wrong.to_string()))?;
+        let servers = publishing.choose(&self.servers).map_err(|wrong| usage(wrong.to_string()))?;
         let library = self.settings.data_dir.join(library::FOLDER);
         let (mut published, mut failed) = (Vec::new(), Vec::new());
         for outcome in made {
@@ -263,10 +259,6 @@ fn told(one: &Delivered, name: &str) -> Result<String, String> {
         }
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn server_name(server: &Server) -> String {
-    server.0.backend_name().unwrap_or_default()
 }
 
 /// A file for one type when it is named as one, otherwise a folder.

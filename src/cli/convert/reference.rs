@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::watching::Watching;
 use super::{Command, failure};
 use crate::cli::exit::Failure;
-use crate::jobs::convert::{Options, Outcome, Source, Target};
-use crate::jobs::make::{reference_type, steps};
+use crate::jobs::convert::{Options, Outcome, Target};
+use crate::jobs::make::steps;
 
 /// The file that others are compared with; made for the purpose where the source is none that can be run.
 pub struct Reference {
@@ -16,13 +16,13 @@ pub struct Reference {
 
 impl Reference {
     pub fn of(command: &Command<'_>, made: &[Outcome], watching: &Watching) -> Result<Self, Failure> {
-        if let (Source::Gguf(path), None) = (&command.places.source, &command.places.adapter) {
-            return Ok(Self { path: path.clone(), _made_in: None });
+        if let Some(path) = command.places.reference() {
+            return Ok(Self { path: path.to_owned(), _made_in: None });
         }
         let beside = made.first().and_then(|outcome| outcome.path.parent()).unwrap_or(Path::new("."));
         let scratch = Scratch::new(beside)?;
-        let kind = reference_type(&command.places);
-        let options = Options { target: Target::Folder(scratch.0.clone()), ..command.options(kind) };
+        let types = vec![command.places.reference_type()];
+        let options = Options { target: Target::Folder(scratch.0.clone()), ..command.options(types) };
         let outcome = steps::convert(&options, watching).map_err(|error| failure(&error))?;
         Ok(Self { path: outcome.path, _made_in: Some(scratch) })
     }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::installed;
 use super::making::{Making, Results, Stage, Watching, fault, fetched};
-use super::places::{find, needs_reference, reference_type};
-use super::wish::{Named, Places, Wish};
+use super::places::Places;
+use super::wish::{Named, Others, Wish};
 use crate::domain::principal::Role;
 use crate::gguf::file_type::FileType;
 use crate::jobs::convert::{self, Options, Target};
@@ -50,9 +51,9 @@ impl Kind for Convert {
 
     fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault> {
         let wish = read(input)?;
-        let types = wish.check().map_err(|error| wrong(&error))?;
+        let types = wish.validate().map_err(|error| wrong(&error))?;
         if let Some(publishing) = &wish.publish {
-            publishing.choose(&ground.servers, server_name).map_err(|error| wrong(&error))?;
+            publishing.choose(&ground.servers).map_err(|error| wrong(&error))?;
         }
         if wish.check.is_some() && !cfg!(feature = "embedded") {
             return Err(Fault::Input("`check` needs the embedded engine, which this build does not have".to_owned()));
@@ -76,7 +77,7 @@ impl Kind for Convert {
 
     fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault> {
         let wish = read(input)?;
-        let types = wish.check().map_err(|error| wrong(&error))?;
+        let types = wish.validate().map_err(|error| wrong(&error))?;
         let watching = Watching { reporter: context.reporter(), cancel: CancellationToken::new() };
         let fetched = fetched(context, &wish, &watching)?;
         let places = find(&wish, context.ground(), fetched, |path| context.resolve(path))?;
@@ -88,6 +89,7 @@ impl Kind for Convert {
         Ok(serde_json::to_value(result).unwrap_or_default())
     }
 }
+
 fn read(input: &Value) -> Result<Wish, Fault> {
     serde_json::from_value(input.clone()).map_err(|error| Fault::Input(error.to_string()))
 }
@@ -96,19 +98,32 @@ pub(super) fn wrong(error: &super::wish::Wrong) -> Fault {
     Fault::Input(error.to_string())
 }
 
-pub(super) fn server_name(server: &super::Server) -> String {
-    server.0.backend_name().unwrap_or_default()
+/// Finds the files of a wish; `resolve` finds a path that a client names.
+fn find(wish: &Wish, ground: &Ground, fetched: Option<PathBuf>, resolve: impl Fn(&str) -> Result<PathBuf, Fault>) -> Result<Places, Fault> {
+    let source = match (fetched, Named::of(&wish.source)) {
+        (Some(fetched), _) => fetched,
+        (None, Named::Ollama(tag)) => installed::weights(&ground.installed, tag).map_err(|error| Fault::Input(error.to_string()))?,
+        (None, Named::Path(path) | Named::Hub(path)) => resolve(path)?,
+    };
+    let optional = |path: &Option<String>| path.as_deref().map(&resolve).transpose();
+    let others = Others { adapter: optional(&wish.adapter)?, base: optional(&wish.base)?, imatrix: optional(&wish.imatrix)? };
+    wish.places(source, others).map_err(|error| wrong(&error))
 }
+
 /// Adds what the conversions take.
 fn add_up(needs: &mut Needs, wish: &Wish, types: &[FileType], places: &Places) -> Result<(), Fault> {
-    let reference = (wish.check.is_some() && needs_reference(places)).then(|| reference_type(places));
-    let threads = usize::try_from(needs.cpu_threads).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
-    for kind in types.iter().copied().chain(reference) {
+    let reference = (wish.check.is_some() && places.reference().is_none()).then(|| vec![places.reference_type()]);
+    for types in std::iter::once(types.to_vec()).chain(reference) {
         // Nothing is written to it.
-        let options = wish.options(places, kind, Target::Folder(PathBuf::from(".")), threads);
+        let options = wish.options(places, types, Target::Folder(PathBuf::from(".")), threads(needs.cpu_threads));
         let plan = convert::plan(&Options { overwrite: true, ..options }).map_err(fault)?;
         needs.disk_bytes = needs.disk_bytes.saturating_add(plan.size_bytes());
         needs.memory_bytes = needs.memory_bytes.max(plan.peak_memory_bytes.saturating_add(BASE_BYTES));
     }
     Ok(())
+}
+
+/// As many as the job may keep busy.
+pub(super) fn threads(count: u32) -> NonZeroUsize {
+    usize::try_from(count).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }

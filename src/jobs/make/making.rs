@@ -10,15 +10,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::kind::{server_name, wrong};
-use super::places::{needs_reference, reference_type};
+use super::kind::{threads, wrong};
+use super::places::Places;
 use super::steps::{self, Delivered, Shipment, Watcher};
-use super::wish::{Named, Places, Wish};
+use super::wish::{Named, Wish};
 use crate::gguf::file_type::FileType;
-use crate::jobs::convert::{self, Options, Source, Target};
+use crate::jobs::convert::{self, Options, Target};
 use crate::jobs::download;
 use crate::jobs::kind::Fault;
 use crate::jobs::worker::{Context, Reporter};
+
+/// Folders in that of the job: for what was asked for, and for what it is compared with.
+const FILES: &str = "files";
+const REFERENCE: &str = "reference";
 
 /// A file that was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +35,7 @@ struct Made {
     tensors: usize,
     parameters: u64,
 }
+
 /// One step of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -72,12 +77,16 @@ impl Stage {
         }
     }
 }
+
 /// What the job answers.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Results {
     files: Vec<Made>,
     checks: Vec<Value>,
     published: Vec<Value>,
+    /// What the files are compared with.
+    #[serde(skip)]
+    reference: PathBuf,
 }
 
 impl Results {
@@ -86,6 +95,7 @@ impl Results {
         found.ok_or_else(|| Fault::Final(format!("there is no file of type {kind}")))
     }
 }
+
 /// One conversion under way.
 pub(super) struct Making {
     pub wish: Wish,
@@ -98,28 +108,28 @@ pub(super) struct Making {
 impl Making {
     pub(super) fn new(context: &Context, wish: Wish, places: Places, watching: Watching) -> Result<Self, Fault> {
         let folder = context.work_dir().join("made");
-        std::fs::create_dir_all(&folder)?;
-        // What an attempt that was killed left unfinished.
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == "part") {
-                std::fs::remove_file(path)?;
-            }
+        for folder in [FILES, REFERENCE].map(|name| folder.join(name)) {
+            std::fs::create_dir_all(&folder)?;
+            tidy(&folder)?;
         }
-        let threads = usize::try_from(context.threads()).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
-        Ok(Self { wish, places, folder, threads, watching })
+        Ok(Self { wish, places, folder, threads: threads(context.threads()), watching })
     }
 
     pub(super) fn stage(&self, context: &mut Context, number: u32, stage: Stage, several: bool, result: &mut Results) -> Result<(), Fault> {
         match stage {
             // It had to come before everything else.
             Stage::Fetch => Ok(()),
-            Stage::Reference if !needs_reference(&self.places) => Ok(()),
-            Stage::Reference => self.made(context, number, self.reference_type(), "reference").map(drop),
-            Stage::Convert(kind) => self.made(context, number, kind, "files").map(|made| result.files.push(made)),
+            Stage::Reference => {
+                result.reference = match self.places.reference() {
+                    Some(source) => source.to_owned(),
+                    None => self.path(REFERENCE, &self.made(context, number, self.places.reference_type(), REFERENCE)?),
+                };
+                Ok(())
+            }
+            Stage::Convert(kind) => self.made(context, number, kind, FILES).map(|made| result.files.push(made)),
             Stage::Check(kind) => {
                 let made = result.of(kind)?;
-                let checked = context.step(number, &json!(made.sha256), |context| self.check(context, made, kind))?;
+                let checked = context.step(number, &json!(made.sha256), |context| self.check(context, made, kind, &result.reference))?;
                 result.checks.push(checked);
                 Ok(())
             }
@@ -139,8 +149,8 @@ impl Making {
 
     /// Makes a file, or finds the one that an earlier attempt made.
     fn made(&self, context: &mut Context, number: u32, kind: FileType, folder: &str) -> Result<Made, Fault> {
-        let options = self.options(kind, &self.folder.join(folder));
-        std::fs::create_dir_all(self.folder.join(folder))?;
+        let target = Target::Folder(self.folder.join(folder));
+        let options = Options { overwrite: true, ..self.wish.options(&self.places, vec![kind], target, self.threads) };
         let convert = |_: &mut Context| {
             let outcome = steps::convert(&options, &self.watching).map_err(fault)?;
             let name = outcome.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -148,37 +158,17 @@ impl Making {
             Ok(Made { name, kind: kind.name().to_owned(), size_bytes, sha256: outcome.sha256, tensors, parameters })
         };
         let made: Made = context.step(number, &json!(kind.name()), convert)?;
-        if self.folder.join(folder).join(&made.name).is_file() {
+        if self.path(folder, &made).is_file() {
             return Ok(made);
         }
         // It ended, but what it made is gone: once more.
         context.step(number, &json!([kind.name(), context.attempt()]), convert)
     }
 
-    fn options(&self, kind: FileType, folder: &Path) -> Options {
-        let mut options = self.wish.options(&self.places, kind, Target::Folder(folder.to_owned()), self.threads);
-        options.overwrite = true;
-        options
-    }
-
-    fn reference_type(&self) -> FileType {
-        reference_type(&self.places)
-    }
-
-    /// The file that those that were made are compared with.
-    fn reference(&self) -> Result<PathBuf, Fault> {
-        if let (false, Source::Gguf(path)) = (needs_reference(&self.places), &self.places.source) {
-            return Ok(path.clone());
-        }
-        let plan = convert::plan(&self.options(self.reference_type(), &self.folder.join("reference"))).map_err(fault)?;
-        let file = plan.files.into_iter().next().map(|file| file.path);
-        file.filter(|path| path.is_file()).ok_or_else(|| Fault::Passing("the file to compare with is gone".to_owned()))
-    }
-
-    fn check(&self, context: &mut Context, made: &Made, kind: FileType) -> Result<Value, Fault> {
+    fn check(&self, context: &mut Context, made: &Made, kind: FileType, reference: &Path) -> Result<Value, Fault> {
         let checking = self.wish.check.clone().unwrap_or_default();
         let text = checking.text.as_deref().map(|path| context.resolve(path)).transpose()?;
-        let compared = steps::compare(&self.path(made), &self.reference()?, &checking, text, &self.watching);
+        let compared = steps::compare(&self.path(FILES, made), reference, &checking, text, &self.watching);
         let compared = compared.map_err(|error| match error {
             steps::CompareError::Cancelled => Fault::Stopped,
             steps::CompareError::Failed(why) => Fault::Final(why),
@@ -200,9 +190,9 @@ impl Making {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
         let ground = context.ground();
         let manifest = publishing.manifest(kind, several).map_err(|error| wrong(&error))?;
-        let servers = publishing.choose(&ground.servers, server_name).map_err(|error| wrong(&error))?;
+        let servers = publishing.choose(&ground.servers).map_err(|error| wrong(&error))?;
         let shipment = Shipment {
-            path: &self.path(made),
+            path: &self.path(FILES, made),
             sha256: &made.sha256,
             manifest: &manifest,
             servers: &servers,
@@ -215,7 +205,7 @@ impl Making {
 
     /// Makes artifacts of a file and its Modelfile. The file itself stays until the job has ended: the row of the artifact may be lost.
     fn keep(&self, context: &mut Context, made: &Made, several: bool) -> Result<(), Fault> {
-        let (path, link) = (self.path(made), self.folder.join("link"));
+        let (path, link) = (self.path(FILES, made), self.folder.join("link"));
         if link.exists() {
             std::fs::remove_file(&link)?;
         }
@@ -234,10 +224,22 @@ impl Making {
         Ok(())
     }
 
-    fn path(&self, made: &Made) -> PathBuf {
-        self.folder.join("files").join(&made.name)
+    fn path(&self, folder: &str, made: &Made) -> PathBuf {
+        self.folder.join(folder).join(&made.name)
     }
 }
+
+/// Removes what an attempt that was killed left unfinished.
+fn tidy(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "part") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Hears for a job.
 pub(super) struct Watching {
     pub reporter: Reporter,
@@ -267,6 +269,7 @@ impl Watcher for Watching {
         &self.cancel
     }
 }
+
 /// Fetches a source from the Hub: what came before it was stopped or killed is not fetched again.
 pub(super) fn fetched(context: &mut Context, wish: &Wish, watching: &Watching) -> Result<Option<PathBuf>, Fault> {
     let Named::Hub(name) = Named::of(&wish.source) else { return Ok(None) };
@@ -279,6 +282,7 @@ pub(super) fn fetched(context: &mut Context, wish: &Wish, watching: &Watching) -
     };
     context.step(0, &json!(name), fetch).map(Some)
 }
+
 pub(super) fn fault(error: convert::Error) -> Fault {
     match error {
         convert::Error::Cancelled => Fault::Stopped,
@@ -286,6 +290,7 @@ pub(super) fn fault(error: convert::Error) -> Fault {
         error => Fault::Final(error.to_string()),
     }
 }
+
 /// One that failed fails the step; those that succeeded find it done when it is made again.
 fn all_delivered(delivered: Vec<Delivered>, name: &str) -> Result<Vec<Value>, Fault> {
     let (mut done, mut failed, mut passing) = (Vec::new(), Vec::new(), true);
@@ -303,5 +308,21 @@ fn all_delivered(delivered: Vec<Delivered>, name: &str) -> Result<Vec<Value>, Fa
         true => Ok(done),
         false if passing => Err(Fault::Passing(failed.join("; "))),
         false => Err(Fault::Final(failed.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_unfinished_goes_and_what_is_whole_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in [".m.gguf.123-0.part", "m.gguf"] {
+            std::fs::write(folder.path().join(name), "x").expect("written");
+        }
+        tidy(folder.path()).expect("tidied");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("listed").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["m.gguf"]);
     }
 }

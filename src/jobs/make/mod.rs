@@ -13,7 +13,7 @@ pub mod steps;
 mod wish;
 
 pub use kind::Convert;
-pub use places::reference_type;
+pub use places::Places;
 pub use server::Server;
 pub use steps::Watcher;
-pub use wish::{Checking, Named, Places, Publishing, Wish, source_at};
+pub use wish::{Checking, Named, Others, Publishing, Wish};

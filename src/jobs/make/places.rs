@@ -1,52 +1,47 @@
 //! Where the files of a wish lie, and what can be compared with them.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::installed;
-use super::kind::wrong;
-use super::wish::{Named, Places, Wish, source_at};
 use crate::gguf::file_type::FileType;
 use crate::jobs::convert::Source;
-use crate::jobs::kind::{Fault, Ground};
 
 /// Longest `config.json` that is looked at.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
-/// Finds the files of a wish; `resolve` finds a path that a client names.
-pub(super) fn find(
-    wish: &Wish,
-    ground: &Ground,
-    fetched: Option<PathBuf>,
-    resolve: impl Fn(&str) -> Result<PathBuf, Fault>,
-) -> Result<Places, Fault> {
-    let source = match (fetched, Named::of(&wish.source)) {
-        (Some(fetched), _) => fetched,
-        (None, Named::Ollama(tag)) => installed::weights(&ground.installed, tag).map_err(|error| Fault::Input(error.to_string()))?,
-        (None, Named::Path(path) | Named::Hub(path)) => resolve(path)?,
-    };
-    let optional = |path: &Option<String>| path.as_deref().map(&resolve).transpose();
-    let source = source_at(source, optional(&wish.base)?).map_err(|error| wrong(&error))?;
-    Ok(Places { source, adapter: optional(&wish.adapter)?, imatrix: optional(&wish.imatrix)? })
-}
-/// What a conversion can be compared with is a GGUF file of the very model: neither a folder nor what an adapter is merged into.
-pub(super) fn needs_reference(places: &Places) -> bool {
-    places.adapter.is_some() || matches!(places.source, Source::Folder(_))
+/// Where the files of a wish lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    pub source: Source,
+    pub adapter: Option<PathBuf>,
+    pub imatrix: Option<PathBuf>,
 }
 
-/// The type that keeps what the source has: half precision as it is, and everything else as bfloat16, as models are trained.
-#[must_use]
-pub fn reference_type(places: &Places) -> FileType {
-    let Source::Folder(folder) = &places.source else { return FileType::BF16 };
-    let text = std::fs::File::open(folder.join("config.json")).and_then(|file| {
+impl Places {
+    /// The file that those that are made can be compared with, where it is there already: a GGUF file of the very model. A folder is none,
+    /// nor is what an adapter is merged into; a file of [`Places::reference_type`] made of them is.
+    #[must_use]
+    pub fn reference(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Gguf(path) if self.adapter.is_none() => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The type that keeps what the source has: half precision as it is, and everything else as bfloat16, as models are trained.
+    #[must_use]
+    pub fn reference_type(&self) -> FileType {
+        let Source::Folder(folder) = &self.source else { return FileType::BF16 };
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(file, MAX_CONFIG_BYTES), &mut text).map(|_| text)
-    });
-    let config: Value = text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    match config["dtype"].as_str().or_else(|| config["torch_dtype"].as_str()) {
-        Some("float16") => FileType::F16,
-        Some("float32") => FileType::F32,
-        _ => FileType::BF16,
+        let read = File::open(folder.join("config.json")).and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_string(&mut text));
+        let config: Value = read.ok().and_then(|_| serde_json::from_str(&text).ok()).unwrap_or_default();
+        match config["dtype"].as_str().or_else(|| config["torch_dtype"].as_str()) {
+            Some("float16") => FileType::F16,
+            Some("float32") => FileType::F32,
+            _ => FileType::BF16,
+        }
     }
 }

@@ -10,6 +10,14 @@ use crate::backends::ollama;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server(pub ollama::Config);
 
+impl Server {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.backend_name().unwrap_or_default()
+    }
+}
+
 impl Serialize for Server {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut settings = serde_json::to_value(&self.0).map_err(serde::ser::Error::custom)?;

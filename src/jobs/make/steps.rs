@@ -215,10 +215,7 @@ pub fn publish(shipment: &Shipment<'_>, watcher: &dyn Watcher) -> Result<Vec<Del
 }
 
 fn to_servers(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watcher) -> Result<Vec<Delivered>, Error> {
-    let open = |server: &&Server| {
-        let name = server.0.backend_name().unwrap_or_default();
-        Ollama::new(server.0.clone()).map_err(|source| Error::Server { name, source })
-    };
+    let open = |server: &&Server| Ollama::new(server.0.clone()).map_err(|source| Error::Server { name: server.name(), source });
     let servers = shipment.servers.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let publication = Publication { model: artifact.clone(), adapter: None, manifest: shipment.manifest.clone() };
     let told = |news: publish::Progress<'_>| {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::places::Places;
+use super::server::Server;
 use crate::backends::ollama::shelf::Message;
 use crate::domain::id::ModelName;
 use crate::gguf::file_type::FileType;
@@ -101,6 +103,8 @@ pub struct Publishing {
 pub enum Wrong {
     #[error("the source is an adapter: name the folder of its base model as `base`, or make the base the source and this the `adapter`")]
     NoBase,
+    #[error("an adapter by itself cannot be checked: leave out the check, or make its base the source and this the `adapter`")]
+    NothingToCheck,
     #[error("`types` is empty: name at least one, e.g. \"Q4_K_M\"")]
     NoType,
     #[error("`types` has {0} entries, at most {MAX_TYPES} are made at a time")]
@@ -144,7 +148,7 @@ impl Wish {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(&self) -> Result<Vec<FileType>, Wrong> {
+    pub fn validate(&self) -> Result<Vec<FileType>, Wrong> {
         let types = self.types.iter().map(|name| name.parse()).collect::<Result<Vec<FileType>, _>>()?;
         match types.len() {
             0 => return Err(Wrong::NoType),
@@ -160,41 +164,45 @@ impl Wish {
         Ok(types)
     }
 
-    /// The conversion to one type, with everything where it was found.
+    /// Where its files lie. A folder with `adapter_config.json` is an adapter, any other one a model; what is no folder is a GGUF file.
+    ///
+    /// # Errors
+    /// An adapter without a base, or one that is to be checked.
+    pub fn places(&self, source: PathBuf, other: Others) -> Result<Places, Wrong> {
+        let is_adapter = source.join("adapter_config.json").is_file();
+        let source = match (source.is_dir(), is_adapter, other.base) {
+            (false, ..) => Source::Gguf(source),
+            (true, false, _) => Source::Folder(source),
+            (true, true, None) => return Err(Wrong::NoBase),
+            (true, true, Some(_)) if self.check.is_some() => return Err(Wrong::NothingToCheck),
+            (true, true, Some(base)) => Source::Adapter { adapter: source, base },
+        };
+        Ok(Places { source, adapter: other.adapter, imatrix: other.imatrix })
+    }
+
+    /// The conversion to these types, with everything where it was found.
     #[must_use]
-    pub fn options(&self, found: &Places, kind: FileType, target: Target, threads: NonZeroUsize) -> Options {
+    pub fn options(&self, found: &Places, types: Vec<FileType>, target: Target, threads: NonZeroUsize) -> Options {
         Options {
+            source: found.source.clone(),
             adapter: found.adapter.clone(),
+            types,
+            target,
             importance: found.imatrix.clone(),
             threads,
             name: self.name.clone(),
             pre_tokenizer: self.pre_tokenizer.clone(),
             allow_requantize: self.allow_requantize,
-            ..Options::new(found.source.clone(), kind, target)
+            overwrite: false,
         }
     }
 }
 
-/// What a path is the source of: a folder of an adapter, with that of its base, any other folder, or a GGUF file.
-///
-/// # Errors
-/// An adapter without a base.
-pub fn source_at(path: PathBuf, base: Option<PathBuf>) -> Result<Source, Wrong> {
-    if !path.is_dir() {
-        return Ok(Source::Gguf(path));
-    }
-    if !path.join("adapter_config.json").is_file() {
-        return Ok(Source::Folder(path));
-    }
-    let base = base.ok_or(Wrong::NoBase)?;
-    Ok(Source::Adapter { adapter: path, base })
-}
-
-/// Where the files of a wish lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
-    pub source: Source,
+/// The files of a wish beside its source, where they were found.
+#[derive(Debug, Clone, Default)]
+pub struct Others {
     pub adapter: Option<PathBuf>,
+    pub base: Option<PathBuf>,
     pub imatrix: Option<PathBuf>,
 }
 
@@ -228,12 +236,12 @@ impl Publishing {
         ModelName::parse(&tagged).ok().filter(|_| !has_tag).ok_or_else(|| Wrong::Tag(self.name.clone()))
     }
 
-    /// Those of the servers that are meant, by their names.
+    /// Those of the servers that are meant.
     ///
     /// # Errors
     /// A name that none of them has.
-    pub fn choose<'a, T>(&self, servers: &'a [T], name: impl Fn(&T) -> String) -> Result<Vec<&'a T>, Wrong> {
-        let names: Vec<String> = servers.iter().map(name).collect();
+    pub fn choose<'a>(&self, servers: &'a [Server]) -> Result<Vec<&'a Server>, Wrong> {
+        let names: Vec<String> = servers.iter().map(Server::name).collect();
         if let Some(unknown) = self.to.iter().find(|wanted| *wanted != ALL && !names.contains(wanted)) {
             return Err(Wrong::Server { name: unknown.clone(), known: names });
         }
@@ -248,6 +256,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::backends::ollama;
 
     fn wish(change: &Value) -> Wish {
         let mut all = json!({"source": "files/m", "types": ["Q4_K_M"]});
@@ -259,39 +268,54 @@ mod tests {
 
     #[test]
     fn types_are_known_some_and_different() {
-        assert_eq!(wish(&json!({"types": ["q4_k_m", "Q8_0"]})).check().expect("right"), [FileType::Q4_K_M, FileType::Q8_0]);
+        assert_eq!(wish(&json!({"types": ["q4_k_m", "Q8_0"]})).validate().expect("right"), [FileType::Q4_K_M, FileType::Q8_0]);
         for (types, word) in [(json!([]), "empty"), (json!(["Q4_K_M", "q4_K_m"]), "twice"), (json!(["Q9"]), "choose one of")] {
-            let wrong = wish(&json!({"types": types})).check().expect_err("wrong").to_string();
+            let wrong = wish(&json!({"types": types})).validate().expect_err("wrong").to_string();
             assert!(wrong.contains(word), "{wrong}");
         }
-        assert!(matches!(wish(&json!({"types": vec!["Q8_0"; 9]})).check(), Err(Wrong::TooMany(9))));
+        assert!(matches!(wish(&json!({"types": vec!["Q8_0"; 9]})).validate(), Err(Wrong::TooMany(9))));
         assert!(serde_json::from_value::<Wish>(json!({"source": "x", "types": ["F16"], "quant": 1})).is_err());
     }
 
     #[test]
     fn each_of_several_types_gets_a_tag() {
         let one = wish(&json!({"publish": {"name": "me/m:x"}}));
-        one.check().expect("right");
+        one.validate().expect("right");
         let several = wish(&json!({"types": ["Q4_K_M", "Q8_0"], "publish": {"name": "me/m", "preset": "coder"}}));
-        several.check().expect("right");
+        several.validate().expect("right");
         let publishing = several.publish.expect("there");
         let manifest = publishing.manifest(FileType::Q8_0, true).expect("right");
         assert_eq!((manifest.name.as_str(), manifest.parameters["temperature"].as_f64()), ("me/m:q8_0", Some(0.2)));
-        assert!(matches!(wish(&json!({"types": ["F16", "F32"], "publish": {"name": "m:x"}})).check(), Err(Wrong::Tag(_))));
-        assert!(matches!(wish(&json!({"publish": {"name": "m", "parameters": {"x": 1}}})).check(), Err(Wrong::Publish(_))));
+        assert!(matches!(wish(&json!({"types": ["F16", "F32"], "publish": {"name": "m:x"}})).validate(), Err(Wrong::Tag(_))));
+        assert!(matches!(wish(&json!({"publish": {"name": "m", "parameters": {"x": 1}}})).validate(), Err(Wrong::Publish(_))));
     }
 
     #[test]
     fn servers_are_chosen_by_name() {
-        let servers = ["a".to_owned(), "b".to_owned()];
+        let servers = ["a", "b"].map(|name| Server(ollama::Config { name: Some(name.into()), ..ollama::Config::default() }));
         let publishing = |to: Value| wish(&json!({"publish": {"name": "m", "to": to}})).publish.expect("there");
-        assert_eq!(publishing(json!([])).choose(&servers, String::clone).expect("all").len(), 2);
-        assert_eq!(publishing(json!(["b"])).choose(&servers, String::clone).expect("one"), [&servers[1]]);
+        assert_eq!(publishing(json!([])).choose(&servers).expect("all").len(), 2);
+        assert_eq!(publishing(json!(["b"])).choose(&servers).expect("one"), [&servers[1]]);
         let library = |to: Value| wish(&json!({"publish": {"name": "m", "to": to, "library": true}})).publish.expect("there");
-        assert!(library(json!([])).choose(&servers, String::clone).expect("none").is_empty());
-        assert_eq!(library(json!(["*"])).choose(&servers, String::clone).expect("all").len(), 2);
-        let wrong = publishing(json!(["c"])).choose(&servers, String::clone).expect_err("unknown").to_string();
+        assert!(library(json!([])).choose(&servers).expect("none").is_empty());
+        assert_eq!(library(json!(["*"])).choose(&servers).expect("all").len(), 2);
+        let wrong = publishing(json!(["c"])).choose(&servers).expect_err("unknown").to_string();
         assert!(wrong.contains("`c`") && wrong.contains("a, b"), "{wrong}");
+    }
+
+    #[test]
+    fn a_folder_is_a_model_or_an_adapter_with_its_base() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = || folder.path().to_owned();
+        let based = || Others { base: Some("base".into()), ..Others::default() };
+        let (plain, checked) = (wish(&json!({})), wish(&json!({"check": {}})));
+        assert_eq!(plain.places("m.gguf".into(), Others::default()).expect("right").source, Source::Gguf("m.gguf".into()));
+        let model = checked.places(path(), Others::default()).expect("right");
+        assert_eq!((model.source.clone(), model.reference(), model.reference_type()), (Source::Folder(path()), None, FileType::BF16));
+        std::fs::write(folder.path().join("adapter_config.json"), "{}").expect("written");
+        assert!(matches!(plain.places(path(), Others::default()), Err(Wrong::NoBase)));
+        assert!(matches!(plain.places(path(), based()).expect("right").source, Source::Adapter { .. }));
+        assert!(matches!(checked.places(path(), based()), Err(Wrong::NothingToCheck)));
     }
 
     #[test]
