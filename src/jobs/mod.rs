@@ -17,6 +17,8 @@ pub mod convert;
 pub mod download;
 mod error;
 mod files;
+#[cfg(feature = "embedded")]
+pub mod finetune;
 mod hash;
 mod kind;
 mod machine;
