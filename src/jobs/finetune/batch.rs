@@ -1,5 +1,6 @@
 //! What is read in one pass: rows of tokens, one behind the other, without padding and without attention from one to another.
 
+use std::io;
 use std::ops::Range;
 
 /// A row of a data set, as tokens.
@@ -9,6 +10,36 @@ pub struct Row {
     /// How much each token counts as something to be foretold; 0: it is only read. That of the first token does not matter, since nothing
     /// comes before it.
     pub weights: Vec<f32>,
+}
+
+/// The rows of a data set, wherever they lie. Of preferences, row 2i is the one that is preferred to row 2i + 1.
+pub trait Rows: Send + Sync {
+    fn len(&self) -> usize;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of a row; 0 for one that is not there.
+    fn length(&self, index: usize) -> usize;
+
+    /// # Errors
+    /// When it cannot be read, or is not there.
+    fn row(&self, index: usize) -> io::Result<Row>;
+}
+
+impl Rows for Vec<Row> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn length(&self, index: usize) -> usize {
+        self.get(index).map_or(0, |row| row.tokens.len())
+    }
+
+    fn row(&self, index: usize) -> io::Result<Row> {
+        self.get(index).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no row {index}")))
+    }
 }
 
 /// Rows that are read together.
