@@ -165,6 +165,20 @@ async fn what_a_job_cannot_do_is_refused_before_it_is_accepted() {
     }
 }
 
+#[tokio::test]
+async fn a_job_that_fetches_in_vain_is_cancelled_at_once() {
+    // Nobody listens there, and nobody kills it: it must stop by itself, while it waits to ask once more.
+    let yard = Yard::with(&[("ARRIERO_JOBS__HUB__URL", "http://127.0.0.1:1"), ("ARRIERO_JOBS__KILL_AFTER", "1h")]).await;
+    let id = yard.submit(json!({"kind": "convert", "input": {"source": "hf:some/model", "types": ["Q8_0"]}})).await;
+    yard.until(&id, "running").await;
+    let asked_at = std::time::Instant::now();
+    let (status, _) = yard.ask(Method::DELETE, &format!("/jobs/{id}"), None).await;
+    assert_eq!(status, 200);
+    let job = yard.until(&id, "cancelled").await;
+    assert!(asked_at.elapsed() < std::time::Duration::from_secs(5), "{:?}", asked_at.elapsed());
+    assert_eq!(job["attempts"], 1, "{job}");
+}
+
 /// A child process of the gateway; none when the job has ended.
 #[cfg(feature = "embedded")]
 async fn a_child_or_the_end(yard: &Yard, id: &str) -> Option<u32> {

@@ -4,10 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::installed;
-use super::making::{Making, Results, Stage, Watching, fault, fetched};
+use super::making::{Making, Results, Stage, fault, fetched};
 use super::places::Places;
 use super::wish::{Named, Others, Wish};
 use crate::domain::principal::Role;
@@ -78,10 +77,10 @@ impl Kind for Convert {
     fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault> {
         let wish = read(input)?;
         let types = wish.validate().map_err(|error| wrong(&error))?;
-        let watching = Watching { reporter: context.reporter(), cancel: CancellationToken::new() };
-        let fetched = fetched(context, &wish, &watching)?;
+        let reporter = context.reporter();
+        let fetched = fetched(context, &wish, &reporter)?;
         let places = find(&wish, context.ground(), fetched, |path| context.resolve(path))?;
-        let making = Making::new(context, wish, places, watching)?;
+        let making = Making::new(context, wish, places, reporter)?;
         let mut result = Results::default();
         for (number, stage) in (0..).zip(Stage::all(&making.wish, &types)) {
             making.stage(context, number, stage, types.len() > 1, &mut result)?;

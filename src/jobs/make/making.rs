@@ -102,17 +102,17 @@ pub(super) struct Making {
     places: Places,
     folder: PathBuf,
     threads: NonZeroUsize,
-    watching: Watching,
+    reporter: Reporter,
 }
 
 impl Making {
-    pub(super) fn new(context: &Context, wish: Wish, places: Places, watching: Watching) -> Result<Self, Fault> {
+    pub(super) fn new(context: &Context, wish: Wish, places: Places, reporter: Reporter) -> Result<Self, Fault> {
         let folder = context.work_dir().join("made");
         for folder in [FILES, REFERENCE].map(|name| folder.join(name)) {
             std::fs::create_dir_all(&folder)?;
             tidy(&folder)?;
         }
-        Ok(Self { wish, places, folder, threads: threads(context.threads()), watching })
+        Ok(Self { wish, places, folder, threads: threads(context.threads()), reporter })
     }
 
     pub(super) fn stage(&self, context: &mut Context, number: u32, stage: Stage, several: bool, result: &mut Results) -> Result<(), Fault> {
@@ -152,7 +152,7 @@ impl Making {
         let target = Target::Folder(self.folder.join(folder));
         let options = Options { overwrite: true, ..self.wish.options(&self.places, vec![kind], target, self.threads) };
         let convert = |_: &mut Context| {
-            let outcome = steps::convert(&options, &self.watching).map_err(fault)?;
+            let outcome = steps::convert(&options, &self.reporter).map_err(fault)?;
             let name = outcome.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let (size_bytes, tensors, parameters) = (outcome.size_bytes, outcome.tensors, outcome.parameters);
             Ok(Made { name, kind: kind.name().to_owned(), size_bytes, sha256: outcome.sha256, tensors, parameters })
@@ -168,7 +168,7 @@ impl Making {
     fn check(&self, context: &mut Context, made: &Made, kind: FileType, reference: &Path) -> Result<Value, Fault> {
         let checking = self.wish.check.clone().unwrap_or_default();
         let text = checking.text.as_deref().map(|path| context.resolve(path)).transpose()?;
-        let compared = steps::compare(&self.path(FILES, made), reference, &checking, text, &self.watching);
+        let compared = steps::compare(&self.path(FILES, made), reference, &checking, text, &self.reporter);
         let compared = compared.map_err(|error| match error {
             steps::CompareError::Cancelled => Fault::Stopped,
             steps::CompareError::Failed(why) => Fault::Final(why),
@@ -199,7 +199,7 @@ impl Making {
             library: publishing.library.then_some(ground.library.as_path()),
             config: &ground.publish,
         };
-        let delivered = steps::publish(&shipment, &self.watching).map_err(|error| Fault::Final(error.to_string()))?;
+        let delivered = steps::publish(&shipment, &self.reporter).map_err(|error| Fault::Final(error.to_string()))?;
         all_delivered(delivered, manifest.name.as_str())
     }
 
@@ -240,47 +240,42 @@ fn tidy(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Hears for a job.
-pub(super) struct Watching {
-    pub reporter: Reporter,
-    pub cancel: CancellationToken,
-}
-
-impl Watcher for Watching {
+impl Watcher for Reporter {
     fn progress(&self, _: &str, done: u64, total: u64, unit: &'static str) {
-        self.reporter.progress(done, total, unit);
-        if self.reporter.is_stopping() {
-            self.cancel.cancel();
-        }
+        Reporter::progress(self, done, total, unit);
     }
 
     fn note(&self, line: &str) {
-        self.reporter.log(line);
+        self.log(line);
     }
 
     fn hold(&self) {
-        self.reporter.hold();
-        if self.reporter.is_stopping() {
-            self.cancel.cancel();
-        }
+        Reporter::hold(self);
     }
 
     fn cancel(&self) -> &CancellationToken {
-        &self.cancel
+        self.stop()
     }
 }
 
 /// Fetches a source from the Hub: what came before it was stopped or killed is not fetched again.
-pub(super) fn fetched(context: &mut Context, wish: &Wish, watching: &Watching) -> Result<Option<PathBuf>, Fault> {
+pub(super) fn fetched(context: &mut Context, wish: &Wish, reporter: &Reporter) -> Result<Option<PathBuf>, Fault> {
     let Named::Hub(name) = Named::of(&wish.source) else { return Ok(None) };
     let (folder, config) = (context.work_dir().join("hub"), context.ground().hub.clone());
-    let fetch = |_: &mut Context| {
-        steps::fetch(name, &folder, &config, watching).map_err(|error| match error {
-            steps::FetchError::Hub(download::Error::Cancelled) => Fault::Stopped,
-            error => Fault::Passing(error.to_string()),
-        })
-    };
+    let fetch = |_: &mut Context| steps::fetch(name, &folder, &config, reporter).map_err(not_fetched);
     context.step(0, &json!(name), fetch).map(Some)
+}
+
+/// A model that is not there will not be there a little later, either.
+fn not_fetched(error: steps::FetchError) -> Fault {
+    use steps::FetchError::{Hub, Runtime};
+
+    match error {
+        Hub(download::Error::Cancelled) => Fault::Stopped,
+        Hub(hub) if hub.is_transient() || matches!(hub, download::Error::Io { .. }) => Fault::Passing(hub.to_string()),
+        Runtime(error) => Fault::Passing(error.to_string()),
+        error => Fault::Final(error.to_string()),
+    }
 }
 
 pub(super) fn fault(error: convert::Error) -> Fault {
@@ -314,6 +309,18 @@ fn all_delivered(delivered: Vec<Delivered>, name: &str) -> Result<Vec<Value>, Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_come_a_little_later_is_fetched_again_and_what_is_not_there_is_not() {
+        let (place, name) = ("the Hub".to_owned(), "a/b".to_owned());
+        let network = download::Error::Network { place: place.clone(), why: "cut".to_owned() };
+        let full = download::Error::Io { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() };
+        for passing in [network, full] {
+            assert!(matches!(not_fetched(passing.into()), Fault::Passing(_)));
+        }
+        assert!(matches!(not_fetched(download::Error::NotFound { place, name }.into()), Fault::Final(_)));
+        assert!(matches!(not_fetched(download::Error::Cancelled.into()), Fault::Stopped));
+    }
 
     #[test]
     fn what_was_left_unfinished_goes_and_what_is_whole_stays() {

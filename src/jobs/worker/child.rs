@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, bounded};
 use super::limits;
@@ -25,7 +26,7 @@ const UNWANTED: i32 = 75;
 /// What the worker has asked for.
 #[derive(Debug, Default)]
 pub struct Asked {
-    pub stop: AtomicBool,
+    pub stop: CancellationToken,
     pub wait: AtomicBool,
 }
 
@@ -73,7 +74,7 @@ fn attend(mut input: impl BufRead + Send + 'static, voice: &Voice, asked: &Arc<A
         let mut line = String::new();
         while matches!(input.read_line(&mut line), Ok(1..)) {
             match serde_json::from_str(&line) {
-                Ok(Ask::Stop) => asked.stop.store(true, Ordering::SeqCst),
+                Ok(Ask::Stop) => asked.stop.cancel(),
                 Ok(Ask::Wait) => asked.wait.store(true, Ordering::SeqCst),
                 Ok(Ask::Go) => asked.wait.store(false, Ordering::SeqCst),
                 Ok(Ask::Heard) | Err(_) => {}

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use super::artifact::{self, Writer};
 use super::child::{Asked, Voice};
@@ -43,7 +44,7 @@ fn log(voice: &Voice, line: &str) {
 
 /// Returns when the work may go on, or is to stop.
 fn hold(asked: &Asked) {
-    while asked.wait.load(Ordering::SeqCst) && !asked.stop.load(Ordering::SeqCst) {
+    while asked.wait.load(Ordering::SeqCst) && !asked.stop.is_cancelled() {
         std::thread::sleep(WAIT_INTERVAL);
     }
 }
@@ -74,9 +75,10 @@ impl Reporter {
         hold(&self.asked);
     }
 
+    /// Cancelled the moment the attempt is told to stop, so that work which waits for something need not look now and then.
     #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.asked.stop.load(Ordering::SeqCst)
+    pub fn stop(&self) -> &CancellationToken {
+        &self.asked.stop
     }
 }
 
@@ -173,7 +175,7 @@ impl Context {
     /// Whether it is to stop.
     #[must_use]
     pub fn cancelled(&self) -> bool {
-        self.asked.stop.load(Ordering::SeqCst)
+        self.asked.stop.is_cancelled()
     }
 
     pub fn log(&self, line: &str) {
