@@ -16,6 +16,8 @@ mod config;
 pub mod convert;
 pub mod download;
 mod error;
+#[cfg(feature = "embedded")]
+pub mod evaluate;
 mod files;
 #[cfg(feature = "embedded")]
 pub mod finetune;
@@ -32,6 +34,8 @@ mod scheduling;
 mod service;
 #[cfg(test)]
 mod simulation;
+#[cfg(feature = "embedded")]
+mod subject;
 mod submission;
 mod sweep;
 mod trial;

@@ -44,7 +44,7 @@ pub(super) fn run(work: &Work<'_>, sides: &Both<Side>, sections: &[Section]) -> 
 }
 
 fn empty(side: &Side) -> Found {
-    let tokens = side.continuation(&side.nothing(), 8)?;
+    let tokens = side.continuation(&side.nothing(), 8).map_err(Error::run(Role::Candidate))?;
     let mut cache = side.model.new_cache(1).map_err(Error::run(Role::Candidate))?;
     let logits = side.model.forward(&side.nothing(), &mut cache).map_err(Error::run(Role::Candidate))?;
     Ok(numbers(&logits).map(|()| format!("it begins with {:?}", side.decode(&tokens))))

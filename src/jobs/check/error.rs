@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use super::{Role, TextError};
-use crate::lm::{template, tokenizer};
-use crate::{gguf, lm};
+use crate::jobs::subject;
+use crate::lm::{self, template};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the {role}, {}, is no model file that can be read: {source}", path.display())]
-    File { role: Role, path: PathBuf, source: gguf::Error },
     /// The engine has no kernels for it: a matter of this program, not of the model.
     #[error(
         "the {role}, {}, cannot be compared here: {source}. It may be a sound file for all that: publish it and try it there, \
@@ -17,9 +15,7 @@ pub enum Error {
     )]
     Unsupported { role: Role, path: PathBuf, source: lm::Error },
     #[error("the {role}, {}, cannot be loaded: {source}", path.display())]
-    Model { role: Role, path: PathBuf, source: lm::Error },
-    #[error("the tokenizer of the {role}, {}, cannot be used: {source}", path.display())]
-    Tokenizer { role: Role, path: PathBuf, source: tokenizer::Error },
+    Load { role: Role, path: PathBuf, source: subject::Error },
     #[error("the chat template of the {role} cannot be used: {source}")]
     Template { role: Role, source: template::Error },
     #[error("the {role} failed while it was run: {source}")]
@@ -44,12 +40,12 @@ impl Error {
         move |source| Self::Run { role, source }
     }
 
-    pub(super) fn load(role: Role, path: PathBuf, source: lm::Error) -> Self {
+    pub(super) fn load(role: Role, path: PathBuf, source: subject::Error) -> Self {
         match source {
-            lm::Error::TensorKind { .. } | lm::Error::Architecture { .. } | lm::Error::Unsupported { .. } => {
-                Self::Unsupported { role, path, source }
-            }
-            _ => Self::Model { role, path, source },
+            subject::Error::Model(
+                source @ (lm::Error::TensorKind { .. } | lm::Error::Architecture { .. } | lm::Error::Unsupported { .. }),
+            ) => Self::Unsupported { role, path, source },
+            source => Self::Load { role, path, source },
         }
     }
 }

@@ -45,9 +45,8 @@ fn continued(sides: &Both<Side>, prompt: &str, count: usize) -> Result<Continued
     let end = (0..=prompt.len().min(MAX_PROMPT_BYTES)).rev().find(|at| prompt.is_char_boundary(*at)).unwrap_or(0);
     let prompt = &prompt[..end];
     let tokens = sides.as_ref().try_map(|side| {
-        let ids = side.encode_prompt(prompt)?;
-        let ids = if ids.is_empty() { side.nothing() } else { ids };
-        side.continuation(&ids[ids.len().saturating_sub(MAX_PROMPT_TOKENS)..], count)
+        let ids = side.encode_prompt(prompt).map_err(|source| Error::Template { role: side.role, source })?;
+        side.continuation(&ids[ids.len().saturating_sub(MAX_PROMPT_TOKENS)..], count).map_err(Error::run(side.role))
     })?;
     let equal_tokens = tokens.reference.iter().zip(&tokens.candidate).take_while(|(a, b)| a == b).count();
     Ok(Continued {
