@@ -25,6 +25,7 @@ mod hash;
 mod kind;
 mod machine;
 pub mod make;
+mod memory;
 mod outcome;
 mod pool;
 mod progress;

@@ -63,6 +63,15 @@ impl Device {
         Isa::available().into_iter().map(|isa| Self(Kind::Cpu { threads, isa, precision: Precision::Single })).collect()
     }
 
+    /// As candle has it, for those who compute with its tensors.
+    #[must_use]
+    pub fn candle(&self) -> candle_core::Device {
+        match &self.0 {
+            Kind::Cpu { .. } => candle_core::Device::Cpu,
+            Kind::Accelerator { device, .. } => device.clone(),
+        }
+    }
+
     #[must_use]
     pub fn is_cpu(&self) -> bool {
         matches!(self.0, Kind::Cpu { .. })

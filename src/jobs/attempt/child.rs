@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::lines::Lines;
+use crate::jobs::memory;
 use crate::jobs::worker::{Ask, Brief};
 
 /// A child that does not read what it is told for so long is not waited for: the watch will see to it.
@@ -77,25 +78,6 @@ impl Child {
 
     /// What of its memory is in RAM, where the system says so.
     pub fn memory_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()?)).ok()?;
-        resident_bytes(&status)
-    }
-}
-
-/// Memory that the process does not share with files: those the system can take away.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_systems_words_are_read() {
-        assert_eq!(resident_bytes("Name:\tx\nRssAnon:\t    1234 kB\nRssFile:\t 9 kB\n"), Some(1_263_616));
-        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        memory::of_process(self.process.id()?)
     }
 }

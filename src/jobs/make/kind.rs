@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::installed;
-use super::making::{Making, Results, Stage, fault, fetched};
+use super::errand::{fault, fetched, located, wrong};
+use super::making::{Making, Results, Stage};
 use super::places::Places;
 use super::wish::{Named, Others, Wish};
 use crate::domain::principal::Role;
@@ -78,7 +78,7 @@ impl Kind for Convert {
         let wish = read(input)?;
         let types = wish.validate().map_err(|error| wrong(&error))?;
         let reporter = context.reporter();
-        let fetched = fetched(context, &wish, &reporter)?;
+        let fetched = fetched(context, &wish.source, &reporter)?;
         let places = find(&wish, context.ground(), fetched, |path| context.resolve(path))?;
         let making = Making::new(context, wish, places, reporter)?;
         let mut result = Results::default();
@@ -93,17 +93,9 @@ fn read(input: &Value) -> Result<Wish, Fault> {
     serde_json::from_value(input.clone()).map_err(|error| Fault::Input(error.to_string()))
 }
 
-pub(super) fn wrong(error: &super::wish::Wrong) -> Fault {
-    Fault::Input(error.to_string())
-}
-
 /// Finds the files of a wish; `resolve` finds a path that a client names.
 fn find(wish: &Wish, ground: &Ground, fetched: Option<PathBuf>, resolve: impl Fn(&str) -> Result<PathBuf, Fault>) -> Result<Places, Fault> {
-    let source = match (fetched, Named::of(&wish.source)) {
-        (Some(fetched), _) => fetched,
-        (None, Named::Ollama(tag)) => installed::weights(&ground.installed, tag).map_err(|error| Fault::Input(error.to_string()))?,
-        (None, Named::Path(path) | Named::Hub(path)) => resolve(path)?,
-    };
+    let source = located(&wish.source, ground, fetched, &resolve)?;
     let optional = |path: &Option<String>| path.as_deref().map(&resolve).transpose();
     let others = Others { adapter: optional(&wish.adapter)?, base: optional(&wish.base)?, imatrix: optional(&wish.imatrix)? };
     wish.places(source, others).map_err(|error| wrong(&error))
@@ -123,6 +115,6 @@ fn add_up(needs: &mut Needs, wish: &Wish, types: &[FileType], places: &Places) -
 }
 
 /// As many as the job may keep busy.
-pub(super) fn threads(count: u32) -> NonZeroUsize {
+pub fn threads(count: u32) -> NonZeroUsize {
     usize::try_from(count).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN)
 }

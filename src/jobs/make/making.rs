@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::kind::{threads, wrong};
+use super::errand::{self, fault, wrong};
+use super::kind::threads;
 use super::places::Places;
-use super::steps::{self, Delivered, Shipment, Watcher};
+use super::steps;
 use super::wish::{Named, Wish};
 use crate::gguf::file_type::FileType;
-use crate::jobs::convert::{self, Options, Target};
-use crate::jobs::download;
+use crate::jobs::convert::{Options, Target};
 use crate::jobs::kind::Fault;
 use crate::jobs::worker::{Context, Reporter};
 
@@ -188,32 +187,13 @@ impl Making {
 
     fn publish(&self, context: &Context, made: &Made, kind: FileType, several: bool) -> Result<Vec<Value>, Fault> {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
-        let ground = context.ground();
-        let manifest = publishing.manifest(kind, several).map_err(|error| wrong(&error))?;
-        let servers = publishing.choose(&ground.servers).map_err(|error| wrong(&error))?;
-        let shipment = Shipment {
-            path: &self.path(FILES, made),
-            sha256: &made.sha256,
-            manifest: &manifest,
-            servers: &servers,
-            library: publishing.library.then_some(ground.library.as_path()),
-            config: &ground.publish,
-        };
-        let delivered = steps::publish(&shipment, &self.reporter).map_err(|error| Fault::Final(error.to_string()))?;
-        all_delivered(delivered, manifest.name.as_str())
+        errand::publish(context, publishing, (&self.path(FILES, made), &made.sha256), (kind, several), &self.reporter)
     }
 
-    /// Makes artifacts of a file and its Modelfile. The file itself stays until the job has ended: the row of the artifact may be lost.
+    /// Makes artifacts of a file and its Modelfile.
     fn keep(&self, context: &mut Context, made: &Made, several: bool) -> Result<(), Fault> {
-        let (path, link) = (self.path(FILES, made), self.folder.join("link"));
-        if link.exists() {
-            std::fs::remove_file(&link)?;
-        }
-        if std::fs::hard_link(&path, &link).is_err() {
-            std::fs::copy(&path, &link)?;
-        }
         let lineage = json!({"type": made.kind, "tensors": made.tensors, "parameters": made.parameters});
-        context.adopt(&made.name, &link, Some(made.sha256.clone()), &lineage)?;
+        context.share(&made.name, &self.path(FILES, made), Some(made.sha256.clone()), &lineage)?;
         let kind = made.kind.parse::<FileType>().map_err(|error| Fault::Final(error.to_string()))?;
         let Some(publishing) = &self.wish.publish else { return Ok(()) };
         let text = steps::modelfile(&publishing.manifest(kind, several).map_err(|error| wrong(&error))?, &made.name);
@@ -240,87 +220,9 @@ fn tidy(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-impl Watcher for Reporter {
-    fn progress(&self, _: &str, done: u64, total: u64, unit: &'static str) {
-        Reporter::progress(self, done, total, unit);
-    }
-
-    fn note(&self, line: &str) {
-        self.log(line);
-    }
-
-    fn hold(&self) {
-        Reporter::hold(self);
-    }
-
-    fn cancel(&self) -> &CancellationToken {
-        self.stop()
-    }
-}
-
-/// Fetches a source from the Hub: what came before it was stopped or killed is not fetched again.
-pub(super) fn fetched(context: &mut Context, wish: &Wish, reporter: &Reporter) -> Result<Option<PathBuf>, Fault> {
-    let Named::Hub(name) = Named::of(&wish.source) else { return Ok(None) };
-    let (folder, config) = (context.work_dir().join("hub"), context.ground().hub.clone());
-    let fetch = |_: &mut Context| steps::fetch(name, &folder, &config, reporter).map_err(not_fetched);
-    context.step(0, &json!(name), fetch).map(Some)
-}
-
-/// A model that is not there will not be there a little later, either.
-fn not_fetched(error: steps::FetchError) -> Fault {
-    use steps::FetchError::{Hub, Runtime};
-
-    match error {
-        Hub(download::Error::Cancelled) => Fault::Stopped,
-        Hub(hub) if hub.is_transient() || matches!(hub, download::Error::Io { .. }) => Fault::Passing(hub.to_string()),
-        Runtime(error) => Fault::Passing(error.to_string()),
-        error => Fault::Final(error.to_string()),
-    }
-}
-
-pub(super) fn fault(error: convert::Error) -> Fault {
-    match error {
-        convert::Error::Cancelled => Fault::Stopped,
-        error @ (convert::Error::Io { .. } | convert::Error::DiskFull { .. }) => Fault::Passing(error.to_string()),
-        error => Fault::Final(error.to_string()),
-    }
-}
-
-/// One that failed fails the step; those that succeeded find it done when it is made again.
-fn all_delivered(delivered: Vec<Delivered>, name: &str) -> Result<Vec<Value>, Fault> {
-    let (mut done, mut failed, mut passing) = (Vec::new(), Vec::new(), true);
-    for one in delivered {
-        match one.outcome {
-            Ok(outcome) => done.push(json!({"name": name, "to": one.to, "outcome": outcome})),
-            Err(error) if error.is_cancelled() => return Err(Fault::Stopped),
-            Err(error) => {
-                passing &= error.is_passing();
-                failed.push(error.to_string());
-            }
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(done),
-        false if passing => Err(Fault::Passing(failed.join("; "))),
-        false => Err(Fault::Final(failed.join("; "))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_may_come_a_little_later_is_fetched_again_and_what_is_not_there_is_not() {
-        let (place, name) = ("the Hub".to_owned(), "a/b".to_owned());
-        let network = download::Error::Network { place: place.clone(), why: "cut".to_owned() };
-        let full = download::Error::Io { path: "x".into(), source: std::io::ErrorKind::StorageFull.into() };
-        for passing in [network, full] {
-            assert!(matches!(not_fetched(passing.into()), Fault::Passing(_)));
-        }
-        assert!(matches!(not_fetched(download::Error::NotFound { place, name }.into()), Fault::Final(_)));
-        assert!(matches!(not_fetched(download::Error::Cancelled.into()), Fault::Stopped));
-    }
 
     #[test]
     fn what_was_left_unfinished_goes_and_what_is_whole_stays() {

@@ -4,6 +4,7 @@
 //! do. Where the source lies is looked up by whoever asks: a job within the folders that jobs may read, a command wherever its user may.
 //! It promises nothing of its own beyond what [`convert`](super::convert), `check` and [`publish`](super::publish) promise.
 
+pub(super) mod errand;
 pub mod installed;
 mod kind;
 mod making;
@@ -12,8 +13,8 @@ mod server;
 pub mod steps;
 mod wish;
 
-pub use kind::Convert;
+pub use kind::{Convert, threads};
 pub use places::Places;
 pub use server::Server;
 pub use steps::Watcher;
-pub use wish::{Checking, Named, Others, Publishing, Wish};
+pub use wish::{Checking, Named, Others, Publishing, Wish, Wrong};

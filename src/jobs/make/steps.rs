@@ -22,8 +22,16 @@ pub trait Watcher: Sync {
     /// Something worth writing down. Returns at once.
     fn note(&self, line: &str);
 
+    /// A figure of the work. Returns at once.
+    fn metric(&self, _: &str, _: f64) {}
+
     /// Returns when the work may go on; asked between pieces of it.
     fn hold(&self) {}
+
+    /// Whether [`Watcher::hold`] would wait.
+    fn must_wait(&self) -> bool {
+        false
+    }
 
     fn cancel(&self) -> &CancellationToken;
 }

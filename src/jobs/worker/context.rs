@@ -42,6 +42,10 @@ fn log(voice: &Voice, line: &str) {
     voice.say(&Say::Log { line: line[..end].to_owned() });
 }
 
+fn metric(voice: &Voice, name: &str, value: f64) {
+    voice.say(&Say::Metric { name: name.to_owned(), value });
+}
+
 /// Returns when the work may go on, or is to stop.
 fn hold(asked: &Asked) {
     while asked.wait.load(Ordering::SeqCst) && !asked.stop.is_cancelled() {
@@ -70,9 +74,19 @@ impl Reporter {
         log(&self.voice, line);
     }
 
+    pub fn metric(&self, name: &str, value: f64) {
+        metric(&self.voice, name, value);
+    }
+
     /// Holds still while the attempt is to make way.
     pub fn hold(&self) {
         hold(&self.asked);
+    }
+
+    /// Whether [`Reporter::hold`] would hold still.
+    #[must_use]
+    pub fn must_wait(&self) -> bool {
+        self.asked.wait.load(Ordering::SeqCst)
     }
 
     /// Cancelled the moment the attempt is told to stop, so that work which waits for something need not look now and then.
@@ -183,7 +197,7 @@ impl Context {
     }
 
     pub fn metric(&self, name: &str, value: f64) {
-        self.voice.say(&Say::Metric { name: name.to_owned(), value });
+        metric(&self.voice, name, value);
     }
 
     /// Does a step, or gives what it gave before: when an earlier attempt has ended the step of this number with the same `input`, by the
@@ -254,6 +268,22 @@ impl Context {
         std::fs::rename(made, place)?;
         self.keep(name, file, measured.clone(), options);
         Ok(measured.1)
+    }
+
+    /// Keeps a file as [`Context::adopt`] does, and leaves it where it is: the row of the artifact may be lost, and the file is then needed
+    /// again. On most file systems it takes no room of its own.
+    ///
+    /// # Errors
+    /// As [`Context::adopt`].
+    pub fn share(&mut self, name: &str, made: &Path, sha256: Option<String>, options: &Value) -> Result<String, Fault> {
+        let link = self.brief.work_dir.join("link");
+        if link.exists() {
+            std::fs::remove_file(&link)?;
+        }
+        if std::fs::hard_link(made, &link).is_err() {
+            std::fs::copy(made, &link)?;
+        }
+        self.adopt(name, &link, sha256, options)
     }
 
     fn temporary(&self, name: &str) -> Result<String, Fault> {
