@@ -29,6 +29,7 @@ mod sse;
 mod terminal;
 mod values;
 mod version;
+mod watching;
 mod worker;
 
 use std::process::ExitCode;

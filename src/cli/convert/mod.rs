@@ -1,7 +1,6 @@
 //! `arriero convert`: GGUF files of a model, checked and published. By itself, without a gateway; or, with `--job`, as a job of a running one.
 
 mod reference;
-mod watching;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -9,11 +8,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use reference::Reference;
-use watching::Watching;
 
 use crate::cli::args::Convert;
 use crate::cli::client::Client;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::watching::Watching;
 use crate::cli::{inspect, jobs, terminal, values};
 use crate::config::{self, Variables};
 use crate::domain::id::ModelName;
@@ -80,7 +79,7 @@ fn publishing(args: &Convert, name: &str) -> Result<Publishing, Failure> {
 }
 
 /// Fetches a model from the Hub into the data folder, where it stays for the next time.
-fn fetch(name: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
+pub fn fetch(name: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
     let watching = Watching::new();
     watching.stop_on_interrupt();
     let folder = settings.data_dir.join("hub");
@@ -219,7 +218,7 @@ impl<'a> Command<'a> {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
         let servers = publishing.choose(&self.servers).map_err(|wrong| usage(wrong.to_string()))?;
         let library = self.settings.data_dir.join(library::FOLDER);
-        let (mut published, mut failed) = (Vec::new(), Vec::new());
+        let mut published = Published::default();
         for outcome in made {
             let manifest = publishing.manifest(outcome.file_type, made.len() > 1).map_err(|wrong| usage(wrong.to_string()))?;
             let name = outcome.path.file_name().unwrap_or_default().to_string_lossy();
@@ -232,21 +231,42 @@ impl<'a> Command<'a> {
                 library: publishing.library.then_some(library.as_path()),
                 config: &self.settings.jobs.publish,
             };
-            for one in steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))? {
-                match told(&one, manifest.name.as_str()) {
-                    Ok(line) => {
-                        watching.say(&line);
-                        published.push(json!({"name": manifest.name, "to": one.to, "outcome": one.outcome.ok()}));
-                    }
-                    Err(line) => failed.push(line),
+            let delivered = steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
+            published.add(delivered, manifest.name.as_str(), watching);
+        }
+        published.end(watching, "the files stay; the same command publishes them again (with --overwrite)")
+    }
+}
+
+/// What became of publications. One that fails does not keep others from being made.
+#[derive(Default)]
+pub struct Published {
+    done: Vec<Value>,
+    failed: Vec<String>,
+}
+
+impl Published {
+    /// Says what became of deliveries.
+    pub fn add(&mut self, delivered: Vec<Delivered>, name: &str, watching: &Watching) {
+        for one in delivered {
+            match told(&one, name) {
+                Ok(line) => {
+                    watching.say(&line);
+                    self.done.push(json!({"name": name, "to": one.to, "outcome": one.outcome.ok()}));
                 }
+                Err(line) => self.failed.push(line),
             }
         }
-        if failed.is_empty() {
-            return Ok(published);
+    }
+
+    /// # Errors
+    /// When one of them failed.
+    pub fn end(self, watching: &Watching, todo: &str) -> Result<Vec<Value>, Failure> {
+        if self.failed.is_empty() {
+            return Ok(self.done);
         }
         let exit = if watching.cancel().is_cancelled() { Exit::Interrupted } else { Exit::Refused };
-        Err(Failure::new(exit, failed.join("\n"), "the files stay; the same command publishes them again (with --overwrite)"))
+        Err(Failure::new(exit, self.failed.join("\n"), todo))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::watching::Watching;
 use super::{Command, failure};
 use crate::cli::exit::Failure;
+use crate::cli::watching::Watching;
 use crate::jobs::convert::{Options, Outcome, Target};
 use crate::jobs::make::steps;
 
