@@ -7,7 +7,7 @@ use crate::gguf::Header;
 use super::config::Config;
 use super::error::Result;
 use super::ops::{Attention, Linear, Ops, Room};
-use super::rope::{Angles, Rope};
+use super::rope::{Angles, Ropes};
 use super::weights::{Source, Tensor, find, need};
 
 /// A decoder whose weights are in use by `O`.
@@ -19,7 +19,7 @@ pub struct Decoder<O: Ops> {
     norm: O::Vector,
     /// `None`: the embedding is also the head.
     head: Option<O::Matrix>,
-    rope: Rope,
+    ropes: Ropes,
 }
 
 #[derive(Debug)]
@@ -54,13 +54,12 @@ impl<O: Ops> Decoder<O> {
         let width = config.embedding_length;
         let table = need(header, "token_embd.weight", &[width, config.vocab_size])?;
         let head = find(header, "output.weight", &[width, config.vocab_size])?;
-        let factors = loader.rope_factors()?;
         Ok(Self {
             embedding: ops.matrix(source, &table, 0..table.rows)?,
             blocks: (0..config.block_count).map(|index| loader.block(index)).collect::<Result<_>>()?,
             norm: loader.vector("output_norm.weight", width)?,
             head: head.map(|head| ops.matrix(source, &head, 0..head.rows)).transpose()?,
-            rope: Rope::new(config, factors.as_deref()),
+            ropes: Ropes::load(config, header, source)?,
             ops,
         })
     }
@@ -72,9 +71,11 @@ impl<O: Ops> Decoder<O> {
         (0..config.block_count).map(|layer| self.ops.store(room(layer))).collect()
     }
 
-    /// Runs the blocks over tokens that stand at `start` and after. The answer has one row for each.
-    pub fn hidden(&self, config: &Config, tokens: &[u32], start: usize, stores: &mut [O::Store]) -> Result<O::Rows> {
-        let angles = |sliding| self.rope.angles(sliding, start, tokens.len());
+    /// Runs the blocks over tokens that stand at `start` and after, in a sequence that may become `capacity` tokens long. The answer
+    /// has one row for each.
+    pub fn hidden(&self, config: &Config, tokens: &[u32], start: usize, capacity: usize, stores: &mut [O::Store]) -> Result<O::Rows> {
+        let rope = self.ropes.for_length(capacity);
+        let angles = |sliding| rope.angles(sliding, start, tokens.len());
         let step = Step { start, everywhere: angles(false), sliding: angles(true) };
         let mut x = self.ops.embed(&self.embedding, tokens, config.embedding_scale)?;
         for (layer, (block, store)) in self.blocks.iter().zip(stores).enumerate() {
@@ -200,11 +201,6 @@ impl<O: Ops> Loader<'_, O> {
     fn optional_vector(&self, name: &str, length: usize) -> Result<Option<O::Vector>> {
         let tensor = find(self.header, name, &[length])?;
         tensor.map(|tensor| self.ops.vector(self.source, &tensor, 0..length)).transpose()
-    }
-
-    fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        let tensor = find(self.header, "rope_freqs.weight", &[self.config.rope.dimensions / 2])?;
-        Ok(tensor.map(|tensor| numbers(self.source, &tensor, 0..tensor.columns)))
     }
 }
 

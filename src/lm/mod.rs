@@ -35,7 +35,7 @@ use device::Kind;
 use weights::Source;
 
 pub use cache::{CHUNK, Cache};
-pub use config::{Activation, Config, Pairing, Rope, Window, supported};
+pub use config::{Activation, Config, Pairing, Rope, Scaling, Window, Yarn, supported};
 pub use device::{Choice, Device};
 pub use error::{Error, Result};
 pub use measure::{Measurement, measure};
@@ -163,10 +163,12 @@ impl Model {
 
     /// One chunk.
     fn step(&self, tokens: &[u32], cache: &mut Cache, wanted: Wanted) -> Result<Vec<f32>> {
-        let start = cache.len();
+        let (start, capacity) = (cache.len(), cache.capacity);
         let logits = match (&self.engine, &mut cache.stores) {
-            (Engine::Cpu(decoder), Stores::Cpu(stores)) => run(decoder, &self.config, tokens, start, stores, wanted)?,
-            (Engine::Accelerated(decoder), Stores::Accelerated(stores)) => run(decoder, &self.config, tokens, start, stores, wanted)?,
+            (Engine::Cpu(decoder), Stores::Cpu(stores)) => run(decoder, &self.config, tokens, [start, capacity], stores, wanted)?,
+            (Engine::Accelerated(decoder), Stores::Accelerated(stores)) => {
+                run(decoder, &self.config, tokens, [start, capacity], stores, wanted)?
+            }
             _ => return Err(Error::ForeignCache),
         };
         cache.extent.grow(tokens.len());
@@ -186,11 +188,11 @@ fn run<O: ops::Ops>(
     decoder: &Decoder<O>,
     config: &Config,
     tokens: &[u32],
-    start: usize,
+    [start, capacity]: [usize; 2],
     stores: &mut [O::Store],
     wanted: Wanted,
 ) -> Result<Vec<f32>> {
-    let x = decoder.hidden(config, tokens, start, stores)?;
+    let x = decoder.hidden(config, tokens, start, capacity, stores)?;
     match wanted {
         Wanted::Nothing => Ok(Vec::new()),
         Wanted::Last => decoder.last_logits(config, &x),
