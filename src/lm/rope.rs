@@ -136,3 +136,62 @@ fn bounds(rope: &Settings, base: f32, yarn: Yarn) -> [f64; 2] {
     };
     [pair(yarn.fast).floor().max(0.0), pair(yarn.slow).ceil().min(dimensions - 1.0)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::TensorKind;
+    use crate::gguf::writer::Writer;
+
+    /// A file of Phi 3 with 2 pairs in a head, whose factors are in `tensors`.
+    fn ropes(tensors: &[(&str, &[f32])], scaling: Option<&str>) -> Result<Ropes> {
+        let mut writer = Writer::default()
+            .str("general.architecture", "phi3")
+            .u32("phi3.block_count", 1)
+            .u32("phi3.context_length", 128)
+            .u32("phi3.embedding_length", 8)
+            .u32("phi3.feed_forward_length", 8)
+            .u32("phi3.attention.head_count", 2)
+            .f32("phi3.attention.layer_norm_rms_epsilon", 1e-6)
+            .u32("phi3.rope.scaling.original_context_length", 16)
+            .f32("phi3.rope.scaling.attn_factor", 2.0)
+            .tensor("token_embd.weight", TensorKind::F32, &[8, 4]);
+        if let Some(scaling) = scaling {
+            writer = writer.str("phi3.rope.scaling.type", scaling);
+        }
+        for (name, factors) in tensors {
+            writer = writer.tensor(name, TensorKind::F32, &[factors.len() as u64]);
+            let at = writer.data.len() - size_of_val(*factors);
+            writer.data[at..].copy_from_slice(&factors.iter().flat_map(|factor| factor.to_le_bytes()).collect::<Vec<_>>());
+        }
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("model.gguf");
+        std::fs::write(&path, writer.finish()).expect("written");
+        let header = Header::read_file(&path).expect("sound");
+        Ropes::load(&Config::from_header(&header)?, &header, &Source::open(&path, &header)?)
+    }
+
+    fn second_pair(rope: &Rope) -> [f32; 2] {
+        rope.angles(true, 1, 1).values[1]
+    }
+
+    #[test]
+    fn long_factors_are_for_what_is_longer_than_the_original_context() {
+        let ropes = ropes(&[(LONG, &[1.0, 4.0]), (SHORT, &[1.0, 2.0])], None).expect("sound");
+        let turned = |factor: f32| [2.0 * (0.01 / factor).cos(), 2.0 * (0.01 / factor).sin()];
+        assert_eq!([second_pair(ropes.for_length(1)), second_pair(ropes.for_length(16))], [turned(2.0); 2]);
+        assert_eq!([second_pair(ropes.for_length(17)), second_pair(ropes.for_length(usize::MAX))], [turned(4.0); 2]);
+    }
+
+    #[test]
+    fn broken_factors_are_refused_by_name() {
+        let refused = |tensors: &[(&str, &[f32])], scaling| ropes(tensors, scaling).expect_err("must be refused").to_string();
+        assert!(refused(&[(LONG, &[1.0, 4.0])], None).contains(SHORT));
+        assert!(refused(&[(SHORT, &[1.0, 4.0])], None).contains(LONG));
+        assert!(refused(&[], Some("longrope")).contains(SHORT));
+        assert!(refused(&[(LONG, &[1.0; 3]), (SHORT, &[1.0; 2])], None).contains("[3], expected [2]"));
+        for factor in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(refused(&[("rope_freqs.weight", &[1.0, factor])], None).contains("not a number above 0"));
+        }
+    }
+}

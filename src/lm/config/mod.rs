@@ -7,6 +7,8 @@
 mod family;
 mod keys;
 mod rope;
+#[cfg(test)]
+mod tests;
 
 use crate::gguf::Header;
 
@@ -81,6 +83,9 @@ impl Config {
         let embedding_length = keys.length("embedding_length")?;
         let head_count = keys.length("attention.head_count")?;
         let head_length = keys.length_or("attention.key_length", embedding_length / head_count)?;
+        if head_length == 0 {
+            return Err(keys.wrong("attention.head_count", format!("is {head_count}, more than the {embedding_length} numbers they share")));
+        }
         let config = Self {
             architecture: architecture.to_owned(),
             vocab_size: vocab_size(header)?,

@@ -125,6 +125,28 @@ mod tests {
         assert!(render(source, &talk()[..1]).expect_err("nothing to merge into").to_string().contains("not supported"));
     }
 
+    /// What the templates of Qwen 3, Phi 3 and Gemma 2 use beyond the ones above.
+    #[test]
+    fn the_idioms_of_later_templates_are_understood() {
+        let source = "{%- set ns = namespace(last=-1) %}{%- for m in messages[::-1] %}{%- set index = (messages | length - 1) - loop.index0 %}\
+            {%- if ns.last < 0 and m.role == 'user' and m.content is string and not (m.content.startswith('<t>') and m.content.endswith('</t>')) %}\
+            {%- set ns.last = index %}{%- endif %}{%- endfor %}\
+            {%- for m in messages %}{%- set text = m.content.split('</think>')[-1].lstrip('\\n') if '</think>' in m.content else m.content %}\
+            {%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{%- endif %}\
+            {{- '<|' + m['role'] + '|>' + text | trim + ('<|end|>' if not loop.last else '') }}{%- endfor %}\
+            {%- if add_generation_prompt and not (enable_thinking is defined and enable_thinking is false) %}{{- '<|assistant|>' ~ ns.last }}{%- endif %}";
+        let talk = [
+            Message::new("user", "Hi"),
+            Message::new("assistant", "<think>\nwell\n</think>\n\nHello "),
+            Message::new("user", "More"),
+            Message::new("assistant", "Yes"),
+        ];
+        assert_eq!(
+            render(source, &talk).expect("rendered"),
+            "<|user|>Hi<|end|><|assistant|>Hello<|end|><|user|>More<|end|><|assistant|>Yes<|assistant|>2"
+        );
+    }
+
     #[test]
     fn work_and_output_are_bounded() {
         for endless in [

@@ -140,7 +140,7 @@ impl Tokenizer {
         ends.extend(named("tokenizer.ggml.eom_token_id")?);
         ends.sort_unstable();
         ends.dedup();
-        let special = Special::new(&vocabulary);
+        let special = Special::new(&vocabulary, is_phi3(metadata));
         Ok(Self { vocabulary, special, algorithm, bos, eos, adds_bos, ends })
     }
 
@@ -222,6 +222,12 @@ impl Tokenizer {
     pub fn least_tokens(&self, text_bytes: usize) -> usize {
         text_bytes.div_ceil(self.vocabulary.longest_bytes().max(1))
     }
+}
+
+/// Files do not say which tokens take white space with them: llama.cpp, too, knows these models by their name.
+fn is_phi3(metadata: &Metadata) -> bool {
+    let name = metadata.str("general.name").unwrap_or_default().to_lowercase();
+    ["phi-3", "phi3"].iter().any(|known| name.contains(known))
 }
 
 fn checked_id(metadata: &Metadata, vocabulary: &Vocabulary, key: &'static str) -> Result<Option<u32>, Error> {

@@ -3,7 +3,7 @@
 //! Leftmost first, the longest at each place. llama.cpp looks for the longest names in the whole text first, which differs only
 //! where two names overlap in part; no known vocabulary has such names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Kind, Vocabulary};
 
@@ -23,12 +23,21 @@ pub(super) struct Special {
     ends: Vec<Option<(u32, Kind)>>,
     /// First bytes of the names, to pass over all else quickly.
     first: [bool; 256],
+    /// Tokens that take the white space behind them with them.
+    greedy: HashSet<u32>,
 }
 
+/// Names that never take the white space behind them.
+const NEVER_GREEDY: [&[u8]; 3] = [b"<unk>", b"<s>", b"<|endoftext|>"];
+
 impl Special {
-    pub(super) fn new(vocabulary: &Vocabulary) -> Self {
-        let mut special = Self { edges: HashMap::new(), ends: vec![None], first: [false; 256] };
+    /// `greedy`: the model was trained with the white space behind its tokens left out, as Phi 3 was.
+    pub(super) fn new(vocabulary: &Vocabulary, greedy: bool) -> Self {
+        let mut special = Self { edges: HashMap::new(), ends: vec![None], first: [false; 256], greedy: HashSet::new() };
         for (id, name, kind) in vocabulary.specials() {
+            if greedy && !NEVER_GREEDY.contains(&name) {
+                special.greedy.insert(id);
+            }
             // A name that is no text cannot be cut out of one.
             if let (Some(first), Ok(_)) = (name.first(), std::str::from_utf8(name)) {
                 special.first[usize::from(*first)] = true;
@@ -106,6 +115,9 @@ impl Special {
             }
             fragments.push(Fragment::Token(id));
             at += length;
+            if self.greedy.contains(&id) {
+                at += text.as_bytes()[at..].iter().take_while(|byte| matches!(byte, b'\t'..=b'\r' | b' ')).count();
+            }
             done = at;
         }
         if done < text.len() {

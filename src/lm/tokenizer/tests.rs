@@ -9,6 +9,10 @@ const SPECIAL: Encode = Encode { add_bos: true, parse_special: true };
 
 /// A SentencePiece vocabulary: `hello` can be reached, ` world` too; no `ü`, but all bytes.
 fn sentencepiece(prefix: bool) -> Tokenizer {
+    sentencepiece_of("a model", prefix)
+}
+
+fn sentencepiece_of(model: &str, prefix: bool) -> Tokenizer {
     let mut pieces: Vec<(String, f32, i32)> = [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<turn>", 3), ("\n\n", 4), ("\n", 4)]
         .map(|(name, kind)| (name.to_owned(), 0.0, kind))
         .into();
@@ -16,6 +20,7 @@ fn sentencepiece(prefix: bool) -> Tokenizer {
     let words = ["▁", "h", "e", "l", "o", "w", "r", "d", "he", "ll", "hell", "hello", "▁w", "or", "▁wor", "ld", "▁world", "el"];
     pieces.extend(words.iter().zip(1_i16..).map(|(word, rank)| ((*word).to_owned(), -f32::from(rank), 1)));
     let file = Writer::default()
+        .str("general.name", model)
         .str("tokenizer.ggml.model", "llama")
         .strings("tokenizer.ggml.tokens", &pieces.iter().map(|p| p.0.as_str()).collect::<Vec<_>>())
         .f32s("tokenizer.ggml.scores", &pieces.iter().map(|p| p.1).collect::<Vec<_>>())
@@ -83,6 +88,16 @@ fn a_space_goes_before_what_begins_or_follows_a_special_token() {
     let tokenizer = sentencepiece(true);
     assert_eq!(names(&tokenizer, &tokenizer.encode("world<turn>world", SPECIAL)), ["<s>", "▁world", "<turn>", "▁world"]);
     assert!(tokenizer.encode("", PLAIN).is_empty());
+}
+
+#[test]
+fn tokens_of_phi_3_take_white_space_with_them() {
+    let text = "<s> world<turn>\n\n world";
+    let taking = sentencepiece_of("Phi 3.5 Mini Instruct, made Phi-3.5", true);
+    assert_eq!(names(&taking, &taking.encode(text, SPECIAL)), ["<s>", "<s>", "▁", "▁world", "<turn>", "▁world"]);
+    let leaving = sentencepiece(true);
+    let left = ["<s>", "<s>", "▁", "▁world", "<turn>", "\n\n", "▁", "▁world"];
+    assert_eq!(names(&leaving, &leaving.encode(text, SPECIAL)), left);
 }
 
 #[test]
