@@ -17,7 +17,7 @@ mod error;
 pub mod measure;
 pub mod memory;
 mod ops;
-mod rope;
+pub(crate) mod rope;
 pub mod template;
 pub mod tokenizer;
 mod weights;

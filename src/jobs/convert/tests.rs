@@ -4,5 +4,7 @@ mod golden;
 mod merging;
 mod misuse;
 mod requantizing;
+#[cfg(feature = "embedded")]
+mod running;
 mod weighing;
 mod weights;
