@@ -1,8 +1,11 @@
 //! What each family's files leave unsaid, and headers that make no sense.
 
+#![expect(clippy::float_cmp, reason = "numbers as they are read, and roots of powers of two")]
+
 use super::*;
 use crate::gguf::TensorKind;
 use crate::gguf::writer::Writer;
+use crate::lm::memory;
 
 /// A model of 2 blocks, 4 heads of 8 numbers.
 fn model(architecture: &str) -> Writer {
@@ -40,6 +43,8 @@ fn gemma_2_has_its_defaults_and_slides_first() {
     assert_eq!((gemma.attention_softcap, gemma.logit_softcap), (Some(50.0), Some(30.0)));
     assert_eq!(gemma.window, Some(Window { size: 4096, pattern: 2 }));
     assert_eq!([0, 1, 2, 3].map(|layer| gemma.is_sliding(layer)), [true, false, true, false]);
+    // Keys and values of 16 bits: of the window and a chunk in the layer that slides, of everything in the other.
+    assert_eq!(memory::kv_bytes(&gemma, 10_000), (4_095 + 256 + 10_000) * 32 * 2 * 2);
     assert_eq!((gemma.rope.sliding_base, gemma.rope.stretches_sliding), (10_000.0, true));
     let said = config(&model("gemma2").f32("gemma2.attn_logit_softcapping", 3.0).u32("gemma2.attention.sliding_window", 8));
     assert_eq!((said.attention_softcap, said.window.map(|window| window.size)), (Some(3.0), Some(8)));
