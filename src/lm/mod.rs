@@ -10,7 +10,7 @@ mod accelerated;
 pub mod bert;
 mod cache;
 mod config;
-mod cpu;
+pub(crate) mod cpu;
 mod decoder;
 pub mod device;
 mod error;
@@ -20,7 +20,7 @@ mod ops;
 pub(crate) mod rope;
 pub mod template;
 pub mod tokenizer;
-mod weights;
+pub(crate) mod weights;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,4 +5,6 @@
 //! ([`batch::Batch`]), so that packed, grouped and single rows are one and the same thing.
 
 pub mod batch;
+pub mod engine;
 pub mod learner;
+pub mod rng;

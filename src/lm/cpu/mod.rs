@@ -7,7 +7,7 @@ mod attention;
 pub mod kernels;
 mod linear;
 mod pool;
-mod rows;
+pub mod rows;
 
 use std::ops::Range;
 

@@ -9,7 +9,7 @@
 pub mod activations;
 pub mod dense;
 mod dot;
-mod elementwise;
+pub mod elementwise;
 mod formats;
 mod heads;
 mod simd;

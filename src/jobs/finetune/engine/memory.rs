@@ -1,0 +1,111 @@
+//! How much memory a pass takes, known before it is made.
+
+use candle_core::DType;
+
+use super::Engine;
+use super::attention::QUERIES;
+use super::base::BLOCK;
+use super::block::Block;
+use super::linear::Linear;
+use super::products::PIECE;
+
+/// Peak memory of a pass, by what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The model's own.
+    pub weights_bytes: u64,
+    pub parameters_bytes: u64,
+    /// As large as the parameters.
+    pub gradients_bytes: u64,
+    pub activations_bytes: u64,
+}
+
+impl Memory {
+    /// All together.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes + self.parameters_bytes + self.gradients_bytes + self.activations_bytes
+    }
+}
+
+/// Numbers for each token.
+#[derive(Debug, Clone, Copy)]
+struct PerToken {
+    attention_tape: usize,
+    feed_tape: usize,
+    /// What there is besides the tapes on the way back through the feed-forward half, and through attention.
+    feed_back: usize,
+    attention_back: usize,
+}
+
+impl Engine {
+    /// What a pass over so many tokens takes at its peak, of which the longest row has so many. The optimiser's state is not in it.
+    #[must_use]
+    pub fn predicted(&self, tokens: usize, longest_row: usize) -> Memory {
+        let bytes = |count: usize| 4 * count as u64;
+        let parameters: usize = self.trainable.iter().map(|trainable| trainable.shape.iter().product::<usize>()).sum();
+        let (kept, layer) = self.layers();
+        let width = self.config.embedding_length;
+        // The last layer's output, its gradient, and rows of the head: before and behind the norm, and their gradients.
+        let head = self.head.chunk.min(tokens) * self.config.vocab_size + tokens * 5 * width;
+        let activations = tokens * kept + head.max(tokens * layer) + self.scratch(longest_row);
+        Memory {
+            weights_bytes: self.weights_bytes,
+            parameters_bytes: bytes(parameters),
+            gradients_bytes: bytes(parameters),
+            activations_bytes: bytes(activations) * self.compute.dtype.size_in_bytes() as u64 / DType::F32.size_in_bytes() as u64,
+        }
+    }
+
+    /// [`Engine::predicted`], all together.
+    #[must_use]
+    pub fn predicted_bytes(&self, tokens: usize, longest_row: usize) -> u64 {
+        self.predicted(tokens, longest_row).total_bytes()
+    }
+
+    /// Numbers for each token: what is kept of all layers, and what there is besides while one is gone back through.
+    fn layers(&self) -> (usize, usize) {
+        let width = self.config.embedding_length;
+        let (mut kept, mut peak) = (0, 0);
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let per = self.per_token(block);
+            let tapes = per.attention_tape + per.feed_tape;
+            let keeps = self.settings.checkpointing.keeps(layer);
+            kept += if keeps { tapes } else { width };
+            let back = (per.attention_tape + per.feed_tape + per.feed_back).max(per.attention_tape + per.attention_back);
+            peak = peak.max(if keeps { back - tapes } else { back });
+        }
+        (kept, peak)
+    }
+
+    fn per_token(&self, block: &Block) -> PerToken {
+        let (width, inner) = (self.config.embedding_length, self.config.feed_forward_length);
+        let (query, kv) = (self.config.query_length(), self.config.kv_length());
+        let counted = |norm: bool, numbers: usize| if norm { numbers } else { 0 };
+        let adapters = |linears: &[Linear]| linears.iter().map(|linear| self.of_adapter(linear)).sum::<usize>();
+        let raw = counted(block.query_norm.is_some(), query) + counted(block.key_norm.is_some(), kv);
+        let outputs = [counted(block.after_attention.is_some(), width), counted(block.after_feed.is_some(), width)];
+        let attention_tape = 2 * width + 2 * query + 2 * kv + raw + outputs[0];
+        let feed_tape = 2 * width + 2 * inner + outputs[1];
+        PerToken {
+            attention_tape: attention_tape + adapters(&block.qkv.linears) + self.of_adapter(&block.output),
+            feed_tape: feed_tape + adapters(&block.gate_up.linears) + self.of_adapter(&block.down),
+            feed_back: 2 * inner + 2 * width,
+            attention_back: 4 * query + 2 * width,
+        }
+    }
+
+    /// Numbers that an adapter keeps of a token.
+    fn of_adapter(&self, linear: &Linear) -> usize {
+        self.adapts(linear).map_or(0, |lora| lora.rank_of(&linear.name) + if lora.dora { linear.outputs } else { 0 })
+    }
+
+    /// Numbers that threads work in.
+    fn scratch(&self, longest_row: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        let widest = self.linears().map(|linear| linear.inputs).max().unwrap_or_default();
+        let packed = self.compute.fused && self.embedding.rows.is_packed();
+        let unpacked = if packed { threads * PIECE * widest + BLOCK } else { 0 };
+        threads * 3 * QUERIES * longest_row + unpacked
+    }
+}

@@ -1,0 +1,308 @@
+//! The training engine: a decoder over frozen weights that gives log-probabilities and their gradients.
+//!
+//! Every operation has a hand-written way back (vector-Jacobian product); nothing is recorded, and frozen weights get no gradient. Layers
+//! are run one by one: what is kept of them on the way there is [`settings::Checkpointing`]'s choice. On the CPU operations are loops of
+//! this crate over slices; elsewhere they are composed of candle's. Promises: on the CPU the same call gives the same numbers to the bit,
+//! on any number of threads and whatever is kept; scores of attention and logits are never whole; the file's weights are never changed.
+//! It does not choose what is read, and does not change parameters: that is the trainer's.
+
+mod algebra;
+mod attention;
+mod base;
+mod block;
+mod compute;
+mod dropout;
+mod embedding;
+mod error;
+mod gated;
+mod gradients;
+mod group;
+mod linear;
+mod loading;
+mod loss;
+mod memory;
+mod norm;
+mod products;
+mod rope;
+pub mod settings;
+mod slices;
+#[cfg(test)]
+mod tests;
+mod trainable;
+mod vector;
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, bail};
+
+use crate::gguf::Header;
+use crate::lm::rope::Ropes;
+use crate::lm::weights::Source;
+use crate::lm::Config;
+
+use super::batch::Batch;
+use super::learner::{Learner, Pass, Tensors};
+use block::{Block, Step, Tape};
+use compute::Compute;
+use embedding::Embedding;
+use linear::Linear;
+use loading::Loader;
+use loss::Head;
+use norm::Norm;
+use rope::Turns;
+use trainable::Weight;
+
+pub use error::{Error, Result};
+pub use gradients::{Gradients, check_finite};
+pub use memory::Memory;
+pub use settings::{Checkpointing, Lora, Method, Precision, Settings};
+pub use trainable::Trainable;
+
+/// A model that can be trained.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    settings: Settings,
+    compute: Compute,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    norm: Norm,
+    head: Head,
+    ropes: Ropes,
+    trainable: Vec<Trainable>,
+    weights_bytes: u64,
+}
+
+/// What is kept of a layer on the way there.
+enum Kept {
+    Input(Tensor),
+    Tape(Box<Tape>),
+}
+
+impl Engine {
+    /// Takes the model at `path` into use, whose header has been read.
+    ///
+    /// # Errors
+    /// When the model is not supported or broken, the settings make no sense or name what it does not have, or the device fails.
+    pub fn load(path: &Path, header: &Header, device: Device, settings: &Settings) -> Result<Self> {
+        let fused = device.is_cpu();
+        Self::load_with(path, header, settings, Compute { dtype: activations(fused, settings), fused, device })
+    }
+
+    fn load_with(path: &Path, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
+        if let Method::Lora(lora) = &settings.method {
+            lora.check()?;
+        }
+        let (config, source) = (Config::from_header(header)?, Source::open(path, header)?);
+        let loader = Loader { compute: &compute, config: &config, header, source: &source, settings };
+        let mut engine = Self {
+            embedding: loader.embedding()?,
+            blocks: (0..config.block_count).map(|layer| loader.block(layer)).collect::<Result<_>>()?,
+            norm: loader.norm("output_norm.weight".to_owned(), config.embedding_length)?,
+            head: loader.head()?,
+            ropes: Ropes::load(&config, header, &source)?,
+            trainable: Vec::new(),
+            weights_bytes: header.tensors.iter().map(|tensor| tensor.size_bytes).sum(),
+            settings: settings.clone(),
+            config,
+            compute,
+        };
+        engine.trainable = engine.list_trainable()?;
+        Ok(engine)
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Names and shapes of all parameters.
+    #[must_use]
+    pub fn trainable(&self) -> &[Trainable] {
+        &self.trainable
+    }
+
+    /// What adapters are multiplied with, by the name of their matrix (`blk.0.attn_q`).
+    pub fn scales(&self) -> impl Iterator<Item = (&str, f32)> {
+        self.linears().filter(|linear| self.adapts(linear).is_some()).map(|linear| (linear.name.as_str(), linear.scale))
+    }
+
+    /// First values of all parameters, the same for the same seed: adapters that change nothing yet, and weights as the file has them.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn init(&self, seed: u64) -> Result<Tensors> {
+        let mut all = Tensors::new();
+        for linear in self.linears() {
+            trainable::init_adapter(&self.compute, linear, &self.trainable, seed, &mut all)?;
+        }
+        for (name, weight) in self.weights().into_iter().filter(|(name, _)| trainable::is_whole(&self.settings.method, name)) {
+            all.insert(name.to_owned(), trainable::init_whole(&self.compute, &weight)?);
+        }
+        Ok(all)
+    }
+
+    fn adapts(&self, linear: &Linear) -> Option<&Lora> {
+        trainable::is_adapted(&self.settings.method, &linear.name)
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.blocks.iter().flat_map(Block::linears).chain(std::iter::once(&self.head.linear))
+    }
+
+    /// All weights that can be trained themselves.
+    fn weights(&self) -> Vec<(&str, Weight<'_>)> {
+        let mut all = Vec::new();
+        for linear in self.linears() {
+            all.push((linear.names.weight.as_str(), Weight::Matrix(&linear.base, [linear.outputs, linear.inputs])));
+            all.extend(linear.bias.as_ref().map(|bias| (linear.names.bias.as_str(), Weight::Vector(bias))));
+        }
+        let norms = self.blocks.iter().flat_map(Block::norms).chain(std::iter::once(&self.norm));
+        all.extend(norms.map(|norm| (norm.name.as_str(), Weight::Vector(&norm.weight))));
+        if self.head.linear.names.weight != embedding::NAME {
+            let shape = [self.config.vocab_size, self.config.embedding_length];
+            all.push((embedding::NAME, Weight::Table(&self.embedding.rows, shape)));
+        }
+        all
+    }
+
+    fn list_trainable(&self) -> Result<Vec<Trainable>> {
+        let weights = self.weights();
+        let matrices: Vec<_> = self.linears().map(|linear| linear.name.as_str()).collect();
+        let names: Vec<_> = weights.iter().map(|(name, _)| *name).collect();
+        if let Some(pattern) = loading::unmatched(&self.settings, &matrices, &names) {
+            return Err(Error::NoTarget { pattern: pattern.to_owned(), known: known(&matrices) });
+        }
+        let adapters = self.linears().filter_map(|linear| Some(trainable::adapter(linear, self.adapts(linear)?)));
+        let mut all: Vec<_> = adapters.flatten().collect();
+        let whole = weights.iter().filter(|(name, _)| trainable::is_whole(&self.settings.method, name));
+        all.extend(whole.map(|(name, weight)| Trainable { name: (*name).to_owned(), shape: weight.shape() }));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    fn step<'a>(&'a self, parameters: &'a Tensors, batch: &'a Batch, pass: Option<Pass>) -> candle_core::Result<Step<'a>> {
+        trainable::check(&self.trainable, parameters)?;
+        self.check(batch)?;
+        let turns = |sliding| Turns::new(&self.config, &self.ropes, sliding, batch);
+        Ok(Step { compute: &self.compute, parameters, pass, starts: &batch.starts, everywhere: turns(false), sliding: turns(true) })
+    }
+
+    fn check(&self, batch: &Batch) -> candle_core::Result<()> {
+        let vocab_size = self.config.vocab_size;
+        let tokens = batch.tokens.iter().chain(batch.labels.iter().map(|label| &label.token));
+        if let Some(token) = tokens.clone().find(|token| **token as usize >= vocab_size) {
+            bail!("the token {token} is outside the vocabulary of {vocab_size}");
+        }
+        if let Some(label) = batch.labels.iter().find(|label| label.place >= batch.len()) {
+            bail!("a label is foretold from place {} of {} tokens", label.place, batch.len());
+        }
+        Ok(())
+    }
+
+    /// The rows of `x` that labels are foretold from.
+    fn places(&self, batch: &Batch) -> candle_core::Result<Tensor> {
+        let places = batch.labels.iter().map(|label| u32::try_from(label.place)).collect::<std::result::Result<Vec<_>, _>>();
+        let places = places.map_err(candle_core::Error::wrap)?;
+        Tensor::from_vec(places, batch.labels.len(), &self.compute.device)
+    }
+
+    /// The lowest layer that something is trained in or below.
+    fn lowest(&self, parameters: &Tensors) -> usize {
+        if parameters.contains_key(embedding::NAME) {
+            return 0;
+        }
+        let layer = |name: &String| name.strip_prefix("blk.")?.split('.').next()?.parse().ok();
+        parameters.keys().filter_map(layer).min().unwrap_or(self.blocks.len())
+    }
+
+    /// Through the head and back, to the gradient of the last layer's output.
+    fn foretell(
+        &self,
+        step: &Step<'_>,
+        batch: &Batch,
+        x: &Tensor,
+        gradients: &mut Gradients<'_>,
+    ) -> candle_core::Result<(Vec<f32>, Tensor)> {
+        let places = self.places(batch)?;
+        let rows = x.index_select(&places, 0)?;
+        let hidden = norm::forward(&self.compute, &self.norm, step.parameters, &rows)?;
+        let (log_probs, d_hidden) =
+            loss::backward(&self.compute, &self.head, step.parameters, (&hidden, &batch.labels), step.pass, gradients)?;
+        let d_rows = norm::backward(&self.compute, &self.norm, step.parameters, &rows, &d_hidden, None, gradients)?;
+        Ok((log_probs, x.zeros_like()?.index_add(&places, &d_rows, 0)?))
+    }
+}
+
+impl Learner for Engine {
+    fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+        let step = self.step(parameters, batch, None)?;
+        if batch.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
+        for block in &self.blocks {
+            x = block::output(&step, block, &x)?;
+        }
+        let rows = x.index_select(&self.places(batch)?, 0)?;
+        let hidden = norm::forward(&self.compute, &self.norm, parameters, &rows)?;
+        loss::log_probs(&self.compute, &self.head, parameters, &hidden, &batch.labels)
+    }
+
+    fn accumulate(
+        &self,
+        parameters: &Tensors,
+        batch: &Batch,
+        pass: Option<Pass>,
+        gradients: &mut Tensors,
+    ) -> candle_core::Result<Vec<f32>> {
+        let step = self.step(parameters, batch, pass)?;
+        let mut gradients = Gradients::new(gradients, parameters)?;
+        if batch.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let lowest = self.lowest(parameters);
+        let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
+        let mut kept = Vec::with_capacity(self.blocks.len());
+        for (layer, block) in self.blocks.iter().enumerate() {
+            x = if layer < lowest {
+                block::output(&step, block, &x)?
+            } else if self.settings.checkpointing.keeps(layer) {
+                let (output, tape) = block::forward(&step, block, &x)?;
+                kept.push(Kept::Tape(Box::new(tape)));
+                output
+            } else {
+                let output = block::output(&step, block, &x)?;
+                kept.push(Kept::Input(x));
+                output
+            };
+        }
+        let (log_probs, mut dx) = self.foretell(&step, batch, &x, &mut gradients)?;
+        drop(x);
+        for block in self.blocks[lowest..].iter().rev() {
+            dx = match kept.pop() {
+                Some(Kept::Tape(tape)) => block::backward(&step, block, *tape, &dx, &mut gradients)?,
+                Some(Kept::Input(x)) => block::backward_again(&step, block, &x, &dx, &mut gradients)?,
+                None => bail!("a layer was not kept"),
+            };
+        }
+        embedding::backward(&self.compute, &self.embedding, parameters, &batch.tokens, &dx, &mut gradients)?;
+        Ok(log_probs)
+    }
+}
+
+/// What activations are of.
+fn activations(fused: bool, settings: &Settings) -> DType {
+    if !fused && settings.precision == Precision::Brain { DType::BF16 } else { DType::F32 }
+}
+
+/// Names of matrices, for messages: those of the first block stand for the others'.
+fn known(matrices: &[&str]) -> String {
+    let of_first = |name: &&&str| !name.starts_with("blk.") || name.starts_with("blk.0.");
+    matrices.iter().filter(of_first).copied().collect::<Vec<_>>().join(", ")
+}

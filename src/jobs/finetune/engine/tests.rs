@@ -1,0 +1,5 @@
+//! The whole engine on tiny models.
+
+mod models;
+mod numbers;
+mod promises;
