@@ -76,14 +76,7 @@ pub fn add_multiplied(compute: &Compute, sum: Tensor, scale: f32, a: Side<'_>, b
 }
 
 /// Adds scale · a · b to a gradient.
-pub fn add_to_gradient(
-    compute: &Compute,
-    gradients: &mut Gradients<'_>,
-    name: &str,
-    scale: f32,
-    a: Side<'_>,
-    b: Side<'_>,
-) -> Result<()> {
+pub fn add_to_gradient(compute: &Compute, gradients: &mut Gradients<'_>, name: &str, scale: f32, a: Side<'_>, b: Side<'_>) -> Result<()> {
     if compute.fused {
         return gradients.edit(name, |sum| onto(sum, Onto::Sum, scale, a, b).map(|_| ()));
     }

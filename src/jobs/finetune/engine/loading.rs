@@ -30,7 +30,10 @@ pub struct Loader<'a> {
 
 impl Loader<'_> {
     pub fn embedding(&self) -> Result<Embedding> {
-        Ok(Embedding { rows: self.rows(embedding::NAME, self.config.vocab_size, self.config.embedding_length)?, scale: self.config.embedding_scale })
+        Ok(Embedding {
+            rows: self.rows(embedding::NAME, self.config.vocab_size, self.config.embedding_length)?,
+            scale: self.config.embedding_scale,
+        })
     }
 
     /// A head of its own, or the table of embeddings.

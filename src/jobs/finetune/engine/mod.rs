@@ -36,9 +36,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, bail};
 
 use crate::gguf::Header;
+use crate::lm::Config;
 use crate::lm::rope::Ropes;
 use crate::lm::weights::Source;
-use crate::lm::Config;
 
 use super::batch::Batch;
 use super::learner::{Learner, Pass, Tensors};

@@ -68,8 +68,11 @@ impl File {
         let count: usize = dimensions.iter().product();
         self.count += 1;
         let is_norm = name.contains("norm");
+        // Wide models would otherwise have scores of which only the largest counts.
+        #[expect(clippy::cast_precision_loss, reason = "a width")]
+        let scale = if dimensions.len() == 1 { 0.3 } else { 0.3 * (32.0 / dimensions[0].max(32) as f32).sqrt() };
         let numbers: Vec<f32> =
-            noise(self.count, count, 0.3).into_iter().map(|number| if is_norm { 1.0 + number } else { number }).collect();
+            noise(self.count, count, scale).into_iter().map(|number| if is_norm { 1.0 + number } else { number }).collect();
         let kind = if dimensions.len() == 1 { TensorKind::F32 } else { self.kind };
         let shape: Vec<u64> = dimensions.iter().map(|&n| n as u64).collect();
         let writer = std::mem::take(&mut self.writer).tensor(name, kind, &shape);

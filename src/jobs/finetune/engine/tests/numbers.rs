@@ -78,8 +78,12 @@ fn check_by_differences(shape: Shape, what: &str, settings: &Settings) {
         let step = 4e-3;
         // Of the fourth order, so that steps can be large against rounding.
         let found = (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
-        let error = (found - wanted).abs() / wanted.abs();
-        assert!(error < 5e-3, "{what} of {}: `{name}`: {found} by differences, {wanted} by the engine", shape.architecture);
+        // The losses are of 32 bits, which the second part is for.
+        assert!(
+            (found - wanted).abs() < 4e-3 * wanted.abs() + 2e-3,
+            "{what} of {}: `{name}`: {found} by differences, {wanted} by the engine",
+            shape.architecture
+        );
     }
 }
 

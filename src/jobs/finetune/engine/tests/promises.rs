@@ -78,7 +78,8 @@ fn without_parameters_it_is_the_model_that_is_served() {
         model
             .logits(&batch.tokens, |place, logits| {
                 let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
-                served.extend(batch.labels.iter().filter(|label| label.place == place).map(|label| logits[label.token as usize] - sum.ln()));
+                served
+                    .extend(batch.labels.iter().filter(|label| label.place == place).map(|label| logits[label.token as usize] - sum.ln()));
             })
             .unwrap();
         assert!(distance(&base, &served) < 2e-3, "{}: {base:?} {served:?}", shape.architecture);
@@ -147,7 +148,15 @@ fn dropout_drops_its_share_in_training_alone_and_otherwise_each_time() {
     let (parameters, batch) = (perturbed(&dropping), batch(&rows(96, &[20])));
     let read = [&dropping, &plain].map(|engine| engine.log_probs(&parameters, &batch).unwrap());
     assert_eq!(read[0], read[1]);
-    let pass = |micro_batch| gradients(&dropping, &parameters, &batch, Some(super::numbers::PASS).map(|pass| crate::jobs::finetune::learner::Pass { micro_batch, ..pass })).0;
+    let pass = |micro_batch| {
+        gradients(
+            &dropping,
+            &parameters,
+            &batch,
+            Some(super::numbers::PASS).map(|pass| crate::jobs::finetune::learner::Pass { micro_batch, ..pass }),
+        )
+        .0
+    };
     assert_eq!(pass(0), pass(0));
     assert!(pass(0) != pass(1) && pass(0) != read[0]);
     assert_eq!(gradients(&dropping, &parameters, &batch, None).0, read[0]);
