@@ -113,10 +113,6 @@ impl Rows {
         !is_dense(self.packed.kind)
     }
 
-    pub fn size_bytes(&self) -> usize {
-        self.packed.rows * self.packed.row_bytes
-    }
-
     /// Whether products need room to unpack.
     pub fn is_packed(&self) -> bool {
         self.plain(0..self.packed.rows).is_none()
