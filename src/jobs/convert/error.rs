@@ -33,19 +33,19 @@ pub enum Error {
 }
 
 /// A result of this module.
-pub(super) type Result<T> = std::result::Result<T, Error>;
+pub(in crate::jobs) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(in crate::jobs) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
 
-    pub(super) fn malformed(file: &str, what: impl Into<String>) -> Self {
+    pub(in crate::jobs) fn malformed(file: &str, what: impl Into<String>) -> Self {
         Self::Malformed { file: shown(file), what: what.into() }
     }
 }
 
 /// A name that comes from a file, fit for a message: short and without control characters.
-pub(super) fn shown(text: &str) -> String {
+pub(in crate::jobs) fn shown(text: &str) -> String {
     text.chars().take(120).flat_map(char::escape_debug).collect()
 }

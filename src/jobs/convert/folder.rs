@@ -17,13 +17,13 @@ const MAX_TEXT_BYTES: u64 = 8 << 20;
 const MAX_FILES: usize = 16_384;
 
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(in crate::jobs) struct Folder {
     path: PathBuf,
     name: String,
 }
 
 impl Folder {
-    pub(super) fn open(given: &Path) -> Result<Self> {
+    pub(in crate::jobs) fn open(given: &Path) -> Result<Self> {
         let path = fs::canonicalize(given).map_err(Error::io("open", given))?;
         if !path.is_dir() {
             return Err(Error::Impossible(format!("{} is no folder; give the folder that holds config.json", path.display())));
@@ -34,11 +34,11 @@ impl Folder {
     }
 
     /// The folder's own name.
-    pub(super) fn name(&self) -> String {
+    pub(in crate::jobs) fn name(&self) -> String {
         self.name.clone()
     }
 
-    pub(super) fn path_of(&self, name: &str) -> Result<PathBuf> {
+    pub(in crate::jobs) fn path_of(&self, name: &str) -> Result<PathBuf> {
         let mut parts = Path::new(name).components();
         match (parts.next(), parts.next()) {
             (Some(Component::Normal(part)), None) if part == name && !name.contains('\\') => Ok(self.path.join(part)),
@@ -46,23 +46,23 @@ impl Folder {
         }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(in crate::jobs) fn has(&self, name: &str) -> bool {
         self.path_of(name).is_ok_and(|path| path.is_file())
     }
 
-    pub(super) fn file(&self, name: &str) -> Result<File> {
+    pub(in crate::jobs) fn file(&self, name: &str) -> Result<File> {
         let path = self.path_of(name)?;
         File::open(&path).map_err(Error::io("open", &path))
     }
 
     /// A folder within; `None` if it is not there.
-    pub(super) fn inner(&self, name: &str) -> Result<Option<Self>> {
+    pub(in crate::jobs) fn inner(&self, name: &str) -> Result<Option<Self>> {
         let path = self.path_of(name)?;
         if path.is_dir() { Self::open(&path).map(Some) } else { Ok(None) }
     }
 
     /// All bytes of a file; `None` if it is not there.
-    pub(super) fn bytes(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+    pub(in crate::jobs) fn bytes(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path_of(name)?;
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -77,13 +77,13 @@ impl Folder {
     }
 
     /// A text; `None` if it is not there.
-    pub(super) fn text(&self, name: &str) -> Result<Option<String>> {
+    pub(in crate::jobs) fn text(&self, name: &str) -> Result<Option<String>> {
         let Some(bytes) = self.bytes(name, MAX_TEXT_BYTES)? else { return Ok(None) };
         String::from_utf8(bytes).map(Some).map_err(|error| Error::malformed(name, error.to_string()))
     }
 
     /// A small JSON object; `None` if it is not there.
-    pub(super) fn json(&self, name: &str) -> Result<Option<Value>> {
+    pub(in crate::jobs) fn json(&self, name: &str) -> Result<Option<Value>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         // Some converters write a byte-order mark, which JSON does not have.
         let value: Value =
@@ -92,7 +92,7 @@ impl Folder {
     }
 
     /// Names of the files that begin and end so, sorted.
-    pub(super) fn names(&self, prefix: &str, suffix: &str) -> Result<Vec<String>> {
+    pub(in crate::jobs) fn names(&self, prefix: &str, suffix: &str) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for (seen, entry) in fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?.enumerate() {
             if seen >= MAX_FILES {
@@ -109,7 +109,7 @@ impl Folder {
     }
 
     /// The error for a file that has to be there.
-    pub(super) fn lacks(&self, name: &str, why: &str) -> Error {
+    pub(in crate::jobs) fn lacks(&self, name: &str, why: &str) -> Error {
         Error::Impossible(format!("{} has no {}: {why}", self.path.display(), shown(name)))
     }
 }

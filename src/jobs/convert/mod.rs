@@ -5,24 +5,24 @@
 //! memory that does not grow with the model; its size before the first byte; and a file that is either whole, under its name, or not
 //! there. It does not download, and it does not publish.
 
-mod adapter;
-mod config;
-mod error;
-mod folder;
+pub(super) mod adapter;
+pub(super) mod config;
+pub(super) mod error;
+pub(super) mod folder;
 mod importance;
-mod metadata;
-mod model;
-mod names;
+pub(super) mod metadata;
+pub(super) mod model;
+pub(super) mod names;
 mod options;
-mod output;
-mod pipeline;
-mod planned;
-mod positioned;
-mod rows;
-mod safetensors;
-mod tensors;
+pub(super) mod output;
+pub(super) mod pipeline;
+pub(super) mod planned;
+pub(super) mod positioned;
+pub(super) mod rows;
+pub(super) mod safetensors;
+pub(super) mod tensors;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tokenizer;
 
 use std::time::Instant;
@@ -109,19 +109,13 @@ fn write(prepared: &Prepared, file: &Planned, options: &Options, report: &dyn Fn
             return Err(Error::Cancelled);
         }
         if chunks[index].first == 0 {
-            pad(&mut output, file.info(chunks[index].tensor).offset)?;
+            output.pad_to(file.info(chunks[index].tensor).offset)?;
         }
         output.write(bytes)?;
         report(output.size_bytes());
         Ok(())
     })?;
-    pad(&mut output, file.layout.file_size_bytes())?;
+    output.pad_to(file.layout.file_size_bytes())?;
     report(output.size_bytes());
     output.keep()
-}
-
-/// Fills with zeros up to a place.
-fn pad(output: &mut Output, to: u64) -> Result<()> {
-    let missing = to.saturating_sub(output.size_bytes());
-    output.write(&vec![0; rows::length(missing)?])
 }

@@ -149,7 +149,7 @@ fn gguf(path: &Path, options: &Options) -> Result<Model> {
     Ok(Model { rows: Rows { store, updates: None }, tensors, metadata, staged: false, is_adapter: false })
 }
 
-fn refuse_parts(path: &Path, metadata: &Metadata) -> Result<()> {
+pub(in crate::jobs) fn refuse_parts(path: &Path, metadata: &Metadata) -> Result<()> {
     let what = match (metadata.str("general.type"), metadata.u32("split.count")) {
         (Some("adapter"), _) => "a GGUF file that holds an adapter",
         (_, Some(2..)) => "a GGUF file that is one of several",

@@ -22,7 +22,7 @@ const OTHER_SENSES: [&str; 13] = [
 ];
 
 /// The name without what wraps the language model; `None` for a tensor that is left out.
-pub(super) fn wanted(name: &str, family: Family) -> Option<String> {
+pub(in crate::jobs) fn wanted(name: &str, family: Family) -> Option<String> {
     let left_out = BUFFERS.iter().any(|ending| name.ends_with(ending))
         || OTHER_SENSES.iter().any(|part| name.contains(part))
         || ["mlp", "vit.", "vpm.", "siglip2."].iter().any(|start| name.starts_with(start))
@@ -33,6 +33,11 @@ pub(super) fn wanted(name: &str, family: Family) -> Option<String> {
 
 /// llama.cpp's name of a weight or bias; `None` if it has none for it.
 pub(super) fn translated(name: &str, config: &Config) -> Option<String> {
+    own_name(name, config.family, config.layers)
+}
+
+/// The same for a model of which only the family and the number of layers are known.
+pub(in crate::jobs) fn own_name(name: &str, family: Family, layers: u64) -> Option<String> {
     let (stem, ending) = name.rsplit_once('.').filter(|(_, ending)| matches!(*ending, "weight" | "bias"))?;
     let own = match stem {
         "model.embed_tokens" => "token_embd".to_owned(),
@@ -40,14 +45,14 @@ pub(super) fn translated(name: &str, config: &Config) -> Option<String> {
         "lm_head" => "output".to_owned(),
         _ => {
             let (layer, part) = stem.strip_prefix("model.layers.")?.split_once('.')?;
-            let number: u64 = layer.parse().ok().filter(|number| *number < config.layers)?;
-            format!("blk.{number}.{}", part_of_layer(part, config.family)?)
+            let number: u64 = layer.parse().ok().filter(|number| *number < layers)?;
+            format!("blk.{number}.{}", part_of_layer(part, family)?)
         }
     };
     Some(format!("{own}.{ending}"))
 }
 
-fn part_of_layer(part: &str, family: Family) -> Option<&'static str> {
+pub(in crate::jobs) fn part_of_layer(part: &str, family: Family) -> Option<&'static str> {
     let sandwiched = matches!(family, Family::Gemma2 | Family::Gemma3);
     Some(match part {
         "input_layernorm" => "attn_norm",

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Error, Result};
+use super::rows::length;
 use crate::domain::digest::Digest;
 use crate::jobs::files::free_bytes;
 
 #[derive(Debug)]
-pub(super) struct Output {
+pub(in crate::jobs) struct Output {
     path: PathBuf,
     temporary: PathBuf,
     file: File,
@@ -25,7 +26,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Begins a file that will have this path and this size.
-    pub(super) fn create(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self> {
+    pub(in crate::jobs) fn create(path: &Path, size_bytes: u64, overwrite: bool) -> Result<Self> {
         if !overwrite && path.exists() {
             return Err(Error::Exists { path: path.to_owned() });
         }
@@ -35,20 +36,26 @@ impl Output {
         Ok(Self { path: path.to_owned(), temporary, file, hash: Sha256::new(), size_bytes: 0, overwrite, kept: false })
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(in crate::jobs) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(Error::io("write", &self.temporary))?;
         self.hash.update(bytes);
         self.size_bytes += bytes.len() as u64;
         Ok(())
     }
 
+    /// Fills with zeros up to a place.
+    pub(in crate::jobs) fn pad_to(&mut self, place: u64) -> Result<()> {
+        let missing = place.saturating_sub(self.size_bytes);
+        self.write(&vec![0; length(missing)?])
+    }
+
     /// Bytes written so far.
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(in crate::jobs) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
     /// Makes the file durable and gives it its name; answers its SHA-256 in hexadecimal.
-    pub(super) fn keep(mut self) -> Result<String> {
+    pub(in crate::jobs) fn keep(mut self) -> Result<String> {
         self.file.sync_all().map_err(Error::io("save", &self.temporary))?;
         self.name()?;
         self.kept = true;

@@ -34,7 +34,7 @@ struct State {
 }
 
 /// Makes chunks `0..count` on `threads` threads, each with what `work` gives it, and hands them to `take` in order.
-pub(super) fn run<W>(
+pub(in crate::jobs) fn run<W>(
     threads: NonZeroUsize,
     count: usize,
     work: impl Fn() -> W + Sync,

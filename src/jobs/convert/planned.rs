@@ -52,18 +52,7 @@ impl Planned {
 
     /// Every tensor in pieces, in the file's order.
     pub(super) fn chunks(&self, threads: NonZeroUsize) -> Vec<Chunk> {
-        let most = chunk_numbers(threads);
-        let mut chunks = Vec::new();
-        for (index, tensor) in self.tensors.iter().enumerate() {
-            let (rows, step) = (tensor.rows(), (most / tensor.row().max(1)).max(1));
-            let mut first = 0;
-            while first < rows {
-                let count = step.min(rows - first);
-                chunks.push(Chunk { tensor: index, first, rows: count });
-                first += count;
-            }
-        }
-        chunks
+        chunks(self.tensors.iter().map(|tensor| (tensor.row(), tensor.rows())), threads)
     }
 
     pub(super) fn info(&self, tensor: usize) -> &TensorInfo {
@@ -81,6 +70,22 @@ impl Planned {
         // Metadata and header are there at once, and the metadata of the source besides.
         PROGRAM_BYTES + chunk * bytes_per_number(threads) + 4 * self.layout.header().len() as u64
     }
+}
+
+/// Tensors, given as numbers of a row and rows, in pieces that so many threads can work on within their memory.
+pub(in crate::jobs) fn chunks(tensors: impl Iterator<Item = (u64, u64)>, threads: NonZeroUsize) -> Vec<Chunk> {
+    let most = chunk_numbers(threads);
+    let mut chunks = Vec::new();
+    for (index, (row, rows)) in tensors.enumerate() {
+        let step = (most / row.max(1)).max(1);
+        let mut first = 0;
+        while first < rows {
+            let count = step.min(rows - first);
+            chunks.push(Chunk { tensor: index, first, rows: count });
+            first += count;
+        }
+    }
+    chunks
 }
 
 /// Bytes that all threads together hold for each number of a chunk.

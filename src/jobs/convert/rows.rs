@@ -30,10 +30,10 @@ pub(super) struct Rows {
 
 /// Some rows of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chunk {
-    pub(super) tensor: usize,
-    pub(super) first: u64,
-    pub(super) rows: u64,
+pub(in crate::jobs) struct Chunk {
+    pub(in crate::jobs) tensor: usize,
+    pub(in crate::jobs) first: u64,
+    pub(in crate::jobs) rows: u64,
 }
 
 /// Memory that a thread uses again and again.
@@ -117,7 +117,7 @@ impl Rows {
             work.numbers.iter_mut().for_each(|number| *number *= factor);
         }
         if let (Some(update), Some(updates)) = (slice.update, &self.updates) {
-            let source = |row| source_row(slice, row);
+            let source = |row| slice.interleave.map_or(row, |head| source_row(head, row));
             return updates.add(update, chunk.first..chunk.first + chunk.rows, source, &mut work.numbers, &mut work.scratch);
         }
         if tensor.stage != TensorKind::F32 && stored(slice.dtype) != Some(tensor.stage) {
@@ -133,12 +133,14 @@ impl Rows {
             (Content::Gguf { start, .. }, Store::Gguf { path, file }) => {
                 read_exact_at(file, bytes, start + chunk.first * row_bytes).map_err(Error::io("read", path))
             }
-            (Content::Weights(slice), Store::Folder(weights)) if slice.interleave.is_some() && tensor.dimensions.len() > 1 => {
-                let rows = chunk.first..chunk.first + chunk.rows;
-                rows.zip(bytes.chunks_exact_mut(length(row_bytes)?))
-                    .try_for_each(|(row, bytes)| weights.read(slice.file, slice.start + source_row(slice, row) * row_bytes, bytes))
-            }
-            (Content::Weights(slice), Store::Folder(weights)) => weights.read(slice.file, slice.start + chunk.first * row_bytes, bytes),
+            (Content::Weights(slice), Store::Folder(weights)) => match slice.interleave.filter(|_| tensor.dimensions.len() > 1) {
+                Some(head) => {
+                    let rows = chunk.first..chunk.first + chunk.rows;
+                    rows.zip(bytes.chunks_exact_mut(length(row_bytes)?))
+                        .try_for_each(|(row, bytes)| weights.read(slice.file, slice.start + source_row(head, row) * row_bytes, bytes))
+                }
+                None => weights.read(slice.file, slice.start + chunk.first * row_bytes, bytes),
+            },
             _ => Err(cannot(tensor, "its bytes are in another file")),
         }
     }
@@ -160,9 +162,9 @@ fn copies(tensor: &Tensor, kind: TensorKind) -> bool {
     }
 }
 
-/// The row of the file that becomes this row: llama.cpp's heads have in turn what Hugging Face's have in two halves.
-fn source_row(slice: &Slice, row: u64) -> u64 {
-    let Some(head) = slice.interleave else { return row };
+/// The row of the file that becomes this row, with heads of so many rows: llama.cpp's have in turn what Hugging Face's have in two
+/// halves.
+pub(in crate::jobs) fn source_row(head: u64, row: u64) -> u64 {
     let (start, within) = (row - row % head, row % head);
     start + (within % 2) * (head / 2) + within / 2
 }
@@ -185,7 +187,7 @@ fn round(kind: TensorKind, work: &mut Work) -> std::result::Result<(), crate::gg
 }
 
 /// The GGUF type that keeps numbers as this one does.
-pub(super) fn stored(dtype: Dtype) -> Option<TensorKind> {
+pub(in crate::jobs) fn stored(dtype: Dtype) -> Option<TensorKind> {
     match dtype {
         Dtype::F32 => Some(TensorKind::F32),
         Dtype::F16 => Some(TensorKind::F16),
@@ -195,7 +197,7 @@ pub(super) fn stored(dtype: Dtype) -> Option<TensorKind> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the converter, too, goes on in f32")]
-pub(super) fn unpack(dtype: Dtype, bytes: &[u8], numbers: &mut [f32]) -> std::result::Result<(), crate::gguf::quants::Error> {
+pub(in crate::jobs) fn unpack(dtype: Dtype, bytes: &[u8], numbers: &mut [f32]) -> std::result::Result<(), crate::gguf::quants::Error> {
     if let Some(kind) = stored(dtype) {
         return decode(kind, bytes, numbers);
     }
@@ -210,7 +212,7 @@ fn cannot(tensor: &Tensor, why: impl std::fmt::Display) -> Error {
 }
 
 /// A size as this machine counts.
-pub(super) fn length(number: u64) -> Result<usize> {
+pub(in crate::jobs) fn length(number: u64) -> Result<usize> {
     usize::try_from(number).map_err(|_| Error::Impossible(format!("{number} is more than this machine can count")))
 }
 
@@ -220,8 +222,7 @@ mod tests {
 
     #[test]
     fn heads_are_interleaved_as_the_converters_permute_does() {
-        let slice = Slice { file: 0, start: 0, dtype: Dtype::F32, interleave: Some(6), plus_one: false, update: None, factor: None };
-        let rows: Vec<u64> = (0..12).map(|row| source_row(&slice, row)).collect();
+        let rows: Vec<u64> = (0..12).map(|row| source_row(6, row)).collect();
         assert_eq!(rows, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
         let mut numbers: Vec<f32> = (0_u8..12).map(f32::from).collect();
         interleave_numbers(&mut numbers, 6, &mut Vec::new());

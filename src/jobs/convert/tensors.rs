@@ -10,7 +10,7 @@ use super::safetensors::{Dtype, Entry, Weights};
 use crate::gguf::TensorKind;
 
 /// The longest row that is handled: it is the least that is in memory at once. Real ones end at some hundred thousand.
-pub(super) const MAX_ROW: u64 = 1 << 20;
+pub(in crate::jobs) const MAX_ROW: u64 = 1 << 20;
 /// As many dimensions as GGUF allows.
 const MAX_RANK: usize = 4;
 

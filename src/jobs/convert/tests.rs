@@ -7,4 +7,4 @@ mod requantizing;
 #[cfg(feature = "embedded")]
 mod running;
 mod weighing;
-mod weights;
+pub(in crate::jobs) mod weights;

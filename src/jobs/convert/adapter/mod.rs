@@ -4,7 +4,7 @@
 //! The scale is alpha/r, or alpha/√r with rsLoRA, with alphas and ranks by pattern. What cannot be merged rightly is refused.
 
 mod export;
-mod settings;
+pub(in crate::jobs) mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,7 @@ use super::tensors::{Content, Tensor};
 pub(super) use export::export;
 use settings::Settings;
 
-const FILE: &str = "adapter_model.safetensors";
+pub(in crate::jobs) const FILE: &str = "adapter_model.safetensors";
 /// Numbers of A that are in memory at once.
 const SLICE: u64 = 1 << 18;
 const MAX_RANK: u64 = 1 << 14;
@@ -134,12 +134,35 @@ impl Updates {
 }
 
 /// Adds rows, each times its factor.
-fn multiply(sum: &mut [f32], factors: &[f32], rows: &[f32]) {
+pub(in crate::jobs) fn multiply(sum: &mut [f32], factors: &[f32], rows: &[f32]) {
     for (row, factor) in rows.chunks_exact(sum.len()).zip(factors) {
         for (sum, number) in sum.iter_mut().zip(row) {
             *sum += factor * number;
         }
     }
+}
+
+/// What a tensor of an adapter is to the module that it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::jobs) enum Role {
+    A,
+    B,
+    /// DoRA's, one for each output.
+    Magnitude,
+    /// Takes the place of the module's own (`weight`, `bias`).
+    Whole,
+}
+
+/// The module, as the model's own files name it, and what a tensor of an adapter is to it.
+pub(in crate::jobs) fn role(name: &str) -> (String, Role) {
+    let own = name.strip_prefix("base_model.model.").unwrap_or(name).replace("language_model.", "");
+    for (part, role) in [(".lora_A", Role::A), (".lora_B", Role::B), (".lora_magnitude_vector", Role::Magnitude)] {
+        let known = |ending: &str| matches!(ending, ".weight" | ".default.weight") || (role == Role::Magnitude && ending.is_empty());
+        if let Some((module, _)) = own.split_once(part).filter(|(_, ending)| known(ending)) {
+            return (module.to_owned(), role);
+        }
+    }
+    (own.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", "."), Role::Whole)
 }
 
 /// Which half of an update a tensor is, and of which matrix.
@@ -154,13 +177,11 @@ fn half(name: &str) -> Result<(String, usize)> {
     if name.contains("lora_embedding_") {
         return refused("an adapter of the embedding");
     }
-    let own = name.strip_prefix("base_model.model.").unwrap_or(name).replace("language_model.", "");
-    for (index, part) in [".lora_A", ".lora_B"].into_iter().enumerate() {
-        if let Some((matrix, ".weight" | ".default.weight")) = own.split_once(part) {
-            return Ok((format!("{matrix}.weight"), index));
-        }
+    match role(name) {
+        (matrix, Role::A) => Ok((format!("{matrix}.weight"), 0)),
+        (matrix, Role::B) => Ok((format!("{matrix}.weight"), 1)),
+        _ => refused("an adapter that brings whole weights (modules_to_save, biases)"),
     }
-    refused("an adapter that brings whole weights (modules_to_save, biases)")
 }
 
 fn paired(weights: &Weights, settings: &Settings) -> Result<Vec<Update>> {

@@ -6,7 +6,7 @@ use super::super::error::{Error, Result, shown};
 
 /// A line of models that are converted alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::jobs::convert) enum Family {
+pub(in crate::jobs) enum Family {
     Llama,
     Mistral,
     Phi3,
@@ -68,7 +68,7 @@ impl Family {
     }
 
     /// `general.architecture`, which is also the prefix of the model's keys.
-    pub(in crate::jobs::convert) fn architecture(self) -> &'static str {
+    pub(in crate::jobs) fn architecture(self) -> &'static str {
         match self {
             Self::Llama | Self::Mistral => "llama",
             Self::Phi3 => "phi3",
@@ -81,11 +81,11 @@ impl Family {
     }
 
     /// Whether llama.cpp wants the rows of queries and keys in the order of the original Llama code.
-    pub(in crate::jobs::convert) fn permutes(self) -> bool {
+    pub(in crate::jobs) fn permutes(self) -> bool {
         matches!(self, Self::Llama | Self::Mistral)
     }
 
-    pub(in crate::jobs::convert) fn is_gemma(self) -> bool {
+    pub(in crate::jobs) fn is_gemma(self) -> bool {
         matches!(self, Self::Gemma | Self::Gemma2 | Self::Gemma3)
     }
 

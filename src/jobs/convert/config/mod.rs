@@ -10,7 +10,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
-pub(super) use family::Family;
+pub(in crate::jobs) use family::Family;
 pub(super) use rope::Rope;
 
 use super::error::{Error, Result, shown};
@@ -26,7 +26,7 @@ const MAX_VOCABULARY: u64 = 1 << 20;
 const MAX_CONTEXT: u64 = u32::MAX as u64;
 
 #[derive(Debug, Clone)]
-pub(super) struct Config {
+pub(in crate::jobs) struct Config {
     pub(super) family: Family,
     pub(super) vocab_size: u64,
     pub(super) embedding: u64,
@@ -54,7 +54,7 @@ impl Config {
         Self::parse(raw)
     }
 
-    pub(super) fn parse(raw: Value) -> Result<Self> {
+    pub(in crate::jobs) fn parse(raw: Value) -> Result<Self> {
         let family = Family::of(&raw)?;
         let fields = Fields::merged(&raw);
         refuse_quantized(&fields)?;

@@ -11,7 +11,8 @@ mod pairs;
 mod pooling;
 
 pub(super) use general::General;
-pub(super) use model::{ROPE_ATTENTION_FACTOR, parameters, rope_tensors};
+pub(in crate::jobs) use model::rope_tensors;
+pub(super) use model::{ROPE_ATTENTION_FACTOR, parameters};
 pub(super) use naming::Size;
 pub(super) use pairs::Pairs;
 pub(super) use pooling::pooling;

@@ -166,10 +166,10 @@ fn phi3_rotated(config: &Config) -> u64 {
 }
 
 /// Tensors of rope factors by name, with the attention factor that belongs to them.
-pub(in crate::jobs::convert) type RopeTensors = (Vec<(&'static str, Vec<f32>)>, Option<f64>);
+pub(in crate::jobs) type RopeTensors = (Vec<(&'static str, Vec<f32>)>, Option<f64>);
 
 /// The tensors that the files do not have and llama.cpp wants.
-pub(in crate::jobs::convert) fn rope_tensors(config: &Config) -> Result<RopeTensors> {
+pub(in crate::jobs) fn rope_tensors(config: &Config) -> Result<RopeTensors> {
     match config.family {
         Family::Llama | Family::Mistral if config.rope.kind() == "llama3" => {
             Ok((vec![("rope_freqs.weight", llama3_factors(config))], None))

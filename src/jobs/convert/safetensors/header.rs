@@ -18,7 +18,7 @@ const MAX_RANK: usize = 8;
 
 /// How numbers are stored, of the kinds that models come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::jobs::convert) enum Dtype {
+pub(in crate::jobs) enum Dtype {
     F64,
     F32,
     F16,
@@ -44,7 +44,7 @@ impl Dtype {
         })
     }
 
-    pub(in crate::jobs::convert) fn bytes(self) -> u64 {
+    pub(in crate::jobs) fn bytes(self) -> u64 {
         match self {
             Self::F64 => 8,
             Self::F32 => 4,
@@ -56,13 +56,13 @@ impl Dtype {
 
 /// One tensor. The slowest-varying dimension comes first, as in PyTorch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::jobs::convert) struct Entry {
-    pub(in crate::jobs::convert) name: String,
-    pub(in crate::jobs::convert) dtype: Dtype,
-    pub(in crate::jobs::convert) shape: Vec<u64>,
+pub(in crate::jobs) struct Entry {
+    pub(in crate::jobs) name: String,
+    pub(in crate::jobs) dtype: Dtype,
+    pub(in crate::jobs) shape: Vec<u64>,
     /// From the start of the file.
-    pub(in crate::jobs::convert) start: u64,
-    pub(in crate::jobs::convert) size_bytes: u64,
+    pub(in crate::jobs) start: u64,
+    pub(in crate::jobs) size_bytes: u64,
 }
 
 /// Reads the header, sorted by name. The error says what is wrong.

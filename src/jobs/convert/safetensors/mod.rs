@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-pub(super) use header::{Dtype, Entry};
+pub(in crate::jobs) use header::{Dtype, Entry};
 
 use super::error::{Error, Result, shown};
 use super::folder::Folder;
@@ -24,7 +24,7 @@ const INDEX: &str = "model.safetensors.index.json";
 
 /// Tensors and the files they lie in.
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(in crate::jobs) struct Weights {
     files: Vec<(PathBuf, File)>,
     /// With the file each is in.
     tensors: Vec<(usize, Entry)>,
@@ -32,7 +32,7 @@ pub(super) struct Weights {
 
 impl Weights {
     /// Reads the headers of all files whose names begin with `model`, or of those that the index names.
-    pub(super) fn open(folder: &Folder) -> Result<Self> {
+    pub(in crate::jobs) fn open(folder: &Folder) -> Result<Self> {
         let index = index(folder)?;
         let names = match &index {
             Some(index) => index.values().cloned().collect::<BTreeSet<_>>().into_iter().collect(),
@@ -49,7 +49,7 @@ impl Weights {
     }
 
     /// Reads the headers of these files.
-    pub(super) fn open_files(folder: &Folder, names: &[String]) -> Result<Self> {
+    pub(in crate::jobs) fn open_files(folder: &Folder, names: &[String]) -> Result<Self> {
         let mut weights = Self { files: Vec::new(), tensors: Vec::new() };
         let mut seen = BTreeSet::new();
         for (index, name) in names.iter().enumerate() {
@@ -79,12 +79,12 @@ impl Weights {
     }
 
     /// Every tensor with the number of its file.
-    pub(super) fn tensors(&self) -> &[(usize, Entry)] {
+    pub(in crate::jobs) fn tensors(&self) -> &[(usize, Entry)] {
         &self.tensors
     }
 
     /// Fills `bytes` from a place in a file.
-    pub(super) fn read(&self, file: usize, at: u64, bytes: &mut [u8]) -> Result<()> {
+    pub(in crate::jobs) fn read(&self, file: usize, at: u64, bytes: &mut [u8]) -> Result<()> {
         let (path, file) = &self.files[file];
         read_exact_at(file, bytes, at).map_err(Error::io("read", path))
     }

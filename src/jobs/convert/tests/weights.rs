@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::gguf::TensorKind;
 use crate::gguf::quants::encode;
 
-pub(super) fn golden() -> PathBuf {
+pub(in crate::jobs) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/convert")
 }
 
@@ -24,7 +24,7 @@ fn splitmix(state: u64) -> u64 {
 
 /// Numbers in ±0.125 that depend on the name alone.
 #[expect(clippy::cast_precision_loss, reason = "16 bits fit")]
-pub(super) fn numbers(name: &str, count: usize) -> Vec<f32> {
+pub(in crate::jobs) fn numbers(name: &str, count: usize) -> Vec<f32> {
     let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
     let seed = u64::from_le_bytes(*digest.first_chunk().expect("32 bytes"));
     let number = |at: u64| (splitmix(seed.wrapping_add(at)) >> 48).cast_signed() - 32_768;
@@ -44,7 +44,7 @@ fn bytes(name: &str, dtype: &str, count: usize) -> Vec<u8> {
 }
 
 /// Writes one safetensors file of tensors given as name, type and shape.
-pub(super) fn write_file(path: &Path, tensors: &[(String, String, Vec<u64>)]) {
+pub(in crate::jobs) fn write_file(path: &Path, tensors: &[(String, String, Vec<u64>)]) {
     let (mut header, mut data) = (Map::new(), Vec::new());
     for (name, dtype, shape) in tensors {
         let count = usize::try_from(shape.iter().product::<u64>()).expect("small");
@@ -57,7 +57,7 @@ pub(super) fn write_file(path: &Path, tensors: &[(String, String, Vec<u64>)]) {
 }
 
 /// A copy of a committed model, with its weights, under its own name in `place`.
-pub(super) fn model(place: &Path, name: &str) -> PathBuf {
+pub(in crate::jobs) fn model(place: &Path, name: &str) -> PathBuf {
     let folder = place.join(name);
     fs::create_dir_all(&folder).expect("made");
     for entry in fs::read_dir(golden().join(name)).expect("the committed model") {
