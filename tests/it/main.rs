@@ -18,6 +18,8 @@ mod fallback;
 mod faults;
 #[cfg(feature = "embedded")]
 mod gemma_folder;
+#[cfg(feature = "embedded")]
+mod gemma_merged;
 mod generate;
 mod guard;
 mod input;

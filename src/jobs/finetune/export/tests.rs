@@ -3,5 +3,6 @@
 mod folders;
 mod made;
 mod merging;
+mod oracle;
 mod peft;
 mod storing;

@@ -25,7 +25,15 @@ fn options(place: &Path, name: &str, precision: Precision) -> FolderOptions {
 
 /// All numbers of a folder by their tensors' names.
 fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
-    let weights = Weights::open(&Folder::open(folder).expect("opened")).expect("weights");
+    numbers(&Weights::open(&Folder::open(folder).expect("opened")).expect("weights"))
+}
+
+/// The same of one file in it.
+pub(super) fn weights_of(folder: &Path, file: &str) -> BTreeMap<String, Vec<f32>> {
+    numbers(&Weights::open_files(&Folder::open(folder).expect("opened"), &[file.to_owned()]).expect("weights"))
+}
+
+fn numbers(weights: &Weights) -> BTreeMap<String, Vec<f32>> {
     let numbers = |(file, entry): &(usize, crate::jobs::convert::safetensors::Entry)| {
         let mut raw = vec![0; usize::try_from(entry.size_bytes).expect("small")];
         weights.read(*file, entry.start, &mut raw).expect("read");
