@@ -79,14 +79,17 @@ impl<'a> MergePlan<'a> {
     pub fn new(trained: &Trained<'_>, options: &'a MergeOptions) -> Result<Self> {
         let base = Base::open(trained.base)?;
         expect_other_file(&base, options)?;
-        let changes = changes(trained.parameters, trained.strengths, &base)?;
+        let mut changes = changes(trained.parameters, trained.strengths, &base)?;
         if trained.parameters.is_empty() {
             return Err(Error::impossible("nothing was trained, so there is nothing to merge"));
         }
         let mut kinds = Vec::new();
         for tensor in &base.header.tensors {
-            let change = changes.get(&tensor.name);
-            kinds.push(change.map_or(Ok(tensor.kind), |change| choose(&base, tensor, change, options.storage))?);
+            let chosen = changes.get(&tensor.name).map(|change| choose(&base, tensor, change, options.storage)).transpose()?.flatten();
+            if chosen.is_none() {
+                changes.remove(&tensor.name);
+            }
+            kinds.push(chosen.unwrap_or(tensor.kind));
         }
         let file_type = file_type(&base, &kinds);
         let metadata = metadata(&base, file_type, &options.lineage);
@@ -168,7 +171,7 @@ impl<'a> MergePlan<'a> {
     fn outcome(&self, sha256: String, survival: Survival, seconds: f64) -> Merged {
         let mut warnings: Vec<String> = survival.warning().into_iter().collect();
         if survival.tensors.is_empty() {
-            warnings.push("the adapter changes nothing: the file has the weights of the base".to_owned());
+            warnings.push("the training changed nothing: the file has the weights of the base".to_owned());
         }
         Merged {
             path: self.options.path.clone(),

@@ -26,10 +26,12 @@ pub enum Storage {
     AsBase,
 }
 
-/// Numbers of a tensor that are looked at.
-const SAMPLE: u64 = 1 << 16;
+/// Numbers of a tensor that are looked at: of small changes, only many numbers together show what is left.
+const SAMPLE: u64 = 1 << 19;
 /// What has to survive of them, a little more than of the whole tensor: they are but a sample.
 const LEAST_IN_SAMPLE: f64 = LEAST_GAIN + 0.01;
+/// A change that is smaller, over the size of the base, is nothing but the rounding of F32.
+const NO_CHANGE: f64 = 1e-6;
 
 /// Memory for one thread's rows.
 #[derive(Debug, Default)]
@@ -65,24 +67,27 @@ impl Work {
     }
 }
 
-/// The format that a trained tensor gets.
-pub(super) fn choose(base: &Base, tensor: &TensorInfo, change: &Change, storage: Storage) -> Result<TensorKind> {
+/// The format that a trained tensor gets. `None`: the training left it as it was.
+pub(super) fn choose(base: &Base, tensor: &TensorInfo, change: &Change, storage: Storage) -> Result<Option<TensorKind>> {
     let ladder = ladder(tensor, storage);
-    let Some((last, tried)) = ladder.split_last() else {
+    let Some(last) = ladder.last() else {
         return Err(cannot(tensor, format!("{} cannot be written here; choose another storage than the base's", tensor.kind)).into());
     };
     let (mut work, mut packed) = (Work::default(), Vec::new());
-    for kind in tried {
+    for kind in &ladder {
         let mut sums = Sums::default();
         for sample in samples(tensor) {
             work.read(base, tensor, change, sample)?;
             sums = sums.and(work.pack(tensor, *kind, &mut packed)?);
         }
+        if sums.change() < NO_CHANGE {
+            return Ok(None);
+        }
         if sums.gain() >= LEAST_IN_SAMPLE {
-            return Ok(*kind);
+            return Ok(Some(*kind));
         }
     }
-    Ok(*last)
+    Ok(Some(*last))
 }
 
 /// Rows spread evenly over the tensor, one by one.
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn samples_are_spread_and_within() {
         let firsts = |dimensions: &[u64]| samples(&tensor(TensorKind::F32, dimensions)).map(|rows| rows.first).collect::<Vec<_>>();
-        assert_eq!(firsts(&[1 << 15, 10]), [0, 5]);
+        assert_eq!(firsts(&[1 << 18, 10]), [0, 5]);
         assert_eq!(firsts(&[4, 3]), [0, 1, 2]);
         assert_eq!(firsts(&[4]), [0]);
         assert_eq!(firsts(&[1 << 20, 5]), [0]);

@@ -56,7 +56,8 @@ impl Sums {
         if self.delta == 0.0 { 0.0 } else { (self.rest / self.delta).sqrt() }
     }
 
-    fn change(&self) -> f64 {
+    /// The size of the change, over that of the base.
+    pub(super) fn change(&self) -> f64 {
         if self.base == 0.0 { f64::from(u8::from(self.delta > 0.0)) } else { (self.delta / self.base).sqrt() }
     }
 }

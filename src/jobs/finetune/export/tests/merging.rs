@@ -81,6 +81,29 @@ fn magnitudes_set_the_lengths_of_rows() {
 }
 
 #[test]
+fn what_changes_nothing_is_copied_and_that_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (base, strengths) = (golden("qwen2-biases"), strengths(4));
+    let mut parameters = adapters(&base, Made { magnitudes: true, ..SMALL });
+    for (name, parameter) in &mut parameters {
+        if name.ends_with("lora_b") {
+            *parameter = parameter.zeros_like().expect("zeros");
+        } else if let Some(name) = name.strip_suffix(".magnitude") {
+            let weights = read(&base, &format!("{name}.weight"));
+            let rows = weights.chunks_exact(weights.len() / parameter.elem_count());
+            let lengths: Vec<f32> = rows.map(|row| row.iter().map(|number| number * number).sum::<f32>().sqrt()).collect();
+            *parameter = Tensor::from_slice(&lengths, lengths.len(), &Device::Cpu).expect("made");
+        }
+    }
+    let options = MergeOptions::new(place.path().join("out.gguf"));
+    let merged = merge_gguf(&trained(&base, &parameters, &strengths), &options, &()).expect("merged");
+    assert!(merged.survival.tensors.is_empty() && merged.warnings[0].contains("changed nothing"), "{merged:?}");
+    for tensor in &Header::read_file(&base).expect("sound").tensors {
+        assert_eq!(read(&base, &tensor.name), read(&merged.path, &tensor.name));
+    }
+}
+
+#[test]
 fn strengths_by_matrix_and_by_the_root_of_the_rank_are_heeded() {
     let place = tempfile::tempdir().expect("a folder");
     let (base, options) = (golden("qwen2-biases"), MergeOptions::new(place.path().join("out.gguf")));
