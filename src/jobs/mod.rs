@@ -27,6 +27,8 @@ mod machine;
 pub mod make;
 mod memory;
 mod outcome;
+#[cfg(feature = "embedded")]
+mod page;
 mod pool;
 mod progress;
 pub mod publish;

@@ -3,16 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Continued, Report, markdown, plot, words};
-
-const STYLE: &str = "
-:root{color-scheme:light dark;--ink:#1c2024;--paper:#fff;--soft:#5b6570;--line:#d8dde2;--bar:#2f6f9f;--good:#1d7a3e;--bad:#b3261e}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--paper:#15181b;--soft:#9aa4ae;--line:#343a40;--bar:#6fb1de;--good:#5fce86;--bad:#ff8a80}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:62rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:13px/1.45 ui-monospace,monospace}p.soft,.soft{color:var(--soft)}
-svg{width:100%;max-width:44rem;height:auto;font:12px system-ui,sans-serif;fill:var(--soft)}.bar{fill:var(--bar)}
-.good{color:var(--good)}.bad{color:var(--bad)}.wide{overflow-x:auto}";
+use crate::jobs::page::{STYLE, escape, svg};
 
 pub(super) fn render(report: &Report) -> String {
     let names = (escape(&report.models.candidate.name), escape(&report.models.reference.name));
@@ -68,7 +59,7 @@ fn kinds(report: &Report, page: &mut String) {
         .iter()
         .map(|kind| (kind.kind.clone(), kind.comparison.divergence.value, format!("{:.4}", kind.comparison.divergence.value)))
         .collect();
-    let _ = write!(page, "<h2>Mean divergence by kind of text</h2>{}", plot::bars("Mean divergence by kind of text", &bars));
+    let _ = write!(page, "<h2>Mean divergence by kind of text</h2>{}", svg::bars("Mean divergence by kind of text", &bars));
     page.push_str("<div class=\"wide\"><table><tr><th>kind</th>");
     for name in ["tokens", "divergence", "perplexity", "change", "same token"] {
         let _ = write!(page, "<th class=\"n\">{name}</th>");
@@ -121,23 +112,6 @@ fn continued(prompt: &Continued, page: &mut String) {
         escape(&prompt.texts.reference),
         escape(&prompt.texts.candidate)
     );
-}
-
-/// A text as it stands between tags and in attributes. Control characters, which no page may hold, become blanks.
-pub(super) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' && c != '\t' => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Continued, Report, words};
+use crate::jobs::page::markdown::{cell, code, fence};
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("# {}\n\n", title(report));
@@ -80,28 +81,6 @@ fn continued(prompt: &Continued, text: &mut String) {
         let fence = fence(said);
         let _ = writeln!(text, "{name}:\n\n{fence}\n{said}\n{fence}\n");
     }
-}
-
-/// One line, in which nothing ends a cell of a table or is markup.
-fn cell(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    plain.replace('&', "&amp;").replace('<', "&lt;").replace('|', "\\|")
-}
-
-/// One line of code, whatever backquotes it holds.
-fn code(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let ticks = "`".repeat(longest_run(&line) + 1);
-    let room = if ticks.len() > 1 { " " } else { "" };
-    format!("{ticks}{room}{line}{room}{ticks}")
-}
-
-fn fence(text: &str) -> String {
-    "`".repeat(longest_run(text).max(2) + 1)
-}
-
-fn longest_run(text: &str) -> usize {
-    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Figures in words, the same in all forms of a report.
 
 use crate::jobs::check::Figure;
+use crate::jobs::page::{count, size};
 
 use super::{About, Both, Comparison, Speed};
 
@@ -17,20 +18,6 @@ pub(super) fn change(figure: Figure) -> String {
 /// `91.2 % ± 0.5 %` of a share.
 pub(super) fn share(figure: Figure) -> String {
     format!("{:.2} % ± {:.2} %", figure.value * 100.0, figure.error * 100.0)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..=999_999 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..=999_999_999 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-fn count(parameters: u64) -> String {
-    if parameters < 1_000_000_000 { format!("{:.1} M", parameters as f64 / 1e6) } else { format!("{:.2} B", parameters as f64 / 1e9) }
 }
 
 pub(super) fn about(about: &About) -> String {
@@ -81,6 +68,5 @@ mod tests {
         assert_eq!(figure(Figure { value: 0.03123, error: 0.0004 }, 4), "0.0312 ± 0.0004");
         assert_eq!(change(Figure { value: 1.043, error: 0.002 }), "+4.30 % ± 0.20 %");
         assert_eq!(change(Figure { value: 0.999, error: 0.0 }), "-0.10 % ± 0.00 %");
-        assert_eq!((size(5), size(253_113_180), size(4_700_000_000)), ("0.0 kB".into(), "253.1 MB".into(), "4.70 GB".into()));
     }
 }
