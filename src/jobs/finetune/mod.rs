@@ -5,7 +5,20 @@
 //! ([`batch::Batch`]), so that packed, grouped and single rows are one and the same thing. [`export`] makes files of what was trained.
 
 pub mod batch;
+pub mod checkpoint;
 pub mod engine;
+mod error;
+mod exact;
 pub mod export;
+mod gradient;
+mod host;
 pub mod learner;
+pub mod objective;
+mod optimizer;
+pub mod options;
+pub mod order;
 pub mod rng;
+mod schedule;
+pub mod trainer;
+
+pub use error::Error;

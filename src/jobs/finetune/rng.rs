@@ -18,6 +18,8 @@ pub enum Purpose {
     Dropout = 2,
     /// The order in which rows are read.
     Order = 3,
+    /// To which side numbers are rounded.
+    Rounding = 4,
 }
 
 /// One of many streams of numbers under one seed.
