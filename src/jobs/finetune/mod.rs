@@ -17,6 +17,7 @@ pub mod objective;
 mod optimizer;
 pub mod options;
 pub mod order;
+pub mod report;
 pub mod rng;
 mod schedule;
 pub mod trainer;

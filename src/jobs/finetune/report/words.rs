@@ -1,0 +1,70 @@
+//! Figures in words, the same in all forms of a report.
+
+use super::Report;
+use crate::jobs::finetune::checkpoint::{Ending, Evaluation};
+use crate::jobs::page::size;
+
+pub(super) fn ending(report: &Report) -> String {
+    let summary = &report.summary;
+    match summary.ending {
+        Ending::Completed => format!("completed after {} steps", summary.step),
+        Ending::EarlyStopped => format!("ended early after {} of {} steps, since nothing better was found", summary.step, summary.steps),
+        Ending::Stopped => format!("stopped after {} of {} steps", summary.step, summary.steps),
+    }
+}
+
+/// What it is, and what it came to.
+pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
+    let summary = &report.summary;
+    let mut rows = vec![
+        ("Base model", format!("{} ({})", report.base.name, report.base.digest)),
+        ("Rows", rows_of(report)),
+        ("Trained parameters", report.trained_parameters.to_string()),
+        ("Device", report.device.clone()),
+        ("Tokens read", format!("{}, {} of them labels", summary.tokens, summary.labels)),
+        ("Tokens/s", format!("{:.1}", summary.tokens_per_s)),
+        ("Time per epoch", epochs(&summary.epoch_seconds)),
+        ("Peak memory", summary.peak_memory_bytes.map_or_else(|| "not measured".to_owned(), size)),
+    ];
+    if let (Some(first), Some(last)) = (summary.losses.first(), summary.losses.last()) {
+        rows.push(("Loss, first and last step", format!("{first:.4}, {last:.4}")));
+    }
+    let seen = |evaluation: &Evaluation| format!("loss {:.4}, perplexity {:.3}", evaluation.loss, evaluation.perplexity);
+    if let Some(best) = best(report) {
+        rows.push(("Best on the validation rows", format!("{} after step {}", seen(best), best.step)));
+    }
+    if let Some(last) = summary.evaluations.last() {
+        rows.push(("Last on the validation rows", seen(last)));
+    }
+    rows
+}
+
+fn rows_of(report: &Report) -> String {
+    let left_out = match report.summary.left_out_rows {
+        0 => String::new(),
+        rows => format!(", {rows} of them left out as too short"),
+    };
+    let data = &report.data;
+    format!("{} to learn{left_out}; {} to validate ({})", data.rows, data.validation_rows, data.hash)
+}
+
+pub(super) fn best(report: &Report) -> Option<&Evaluation> {
+    let best = report.summary.best.as_ref()?;
+    report.summary.evaluations.iter().find(|evaluation| evaluation.step == best.step)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few epochs")]
+fn epochs(seconds: &[f64]) -> String {
+    if seconds.is_empty() {
+        return "no epoch was whole".to_owned();
+    }
+    format!("{:.1} s, the mean of {}", seconds.iter().sum::<f64>() / seconds.len() as f64, seconds.len())
+}
+
+/// An evaluation as cells of a table.
+pub(super) fn cells(evaluation: &Evaluation) -> [String; 4] {
+    let accuracy = evaluation.preferences.map_or_else(String::new, |found| format!("{:.1} %", found.accuracy * 100.0));
+    [evaluation.step.to_string(), format!("{:.4}", evaluation.loss), format!("{:.3}", evaluation.perplexity), accuracy]
+}
+
+pub(super) const COLUMNS: [&str; 4] = ["step", "loss", "perplexity", "preferred"];
