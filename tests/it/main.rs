@@ -17,6 +17,8 @@ mod failover;
 mod fallback;
 mod faults;
 #[cfg(feature = "embedded")]
+mod finetune;
+#[cfg(feature = "embedded")]
 mod gemma_folder;
 #[cfg(feature = "embedded")]
 mod gemma_merged;
