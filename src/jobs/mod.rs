@@ -30,6 +30,7 @@ mod outcome;
 #[cfg(feature = "embedded")]
 mod page;
 mod pool;
+mod positioned;
 mod progress;
 pub mod publish;
 mod roots;

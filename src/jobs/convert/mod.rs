@@ -17,7 +17,6 @@ mod options;
 pub(super) mod output;
 pub(super) mod pipeline;
 pub(super) mod planned;
-pub(super) mod positioned;
 pub(super) mod rows;
 pub(super) mod safetensors;
 pub(super) mod tensors;

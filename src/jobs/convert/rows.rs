@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use super::adapter::{Scratch, Updates};
 use super::error::{Error, Result};
-use super::positioned::read_exact_at;
 use super::safetensors::{Dtype, Weights};
 use super::tensors::{Content, Slice, Tensor};
 use crate::gguf::TensorKind;
 use crate::gguf::quants::{decode, encode};
+use crate::jobs::positioned::read_exact_at;
 
 /// Where the bytes of tensors are.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ pub(in crate::jobs) use header::{Dtype, Entry};
 
 use super::error::{Error, Result, shown};
 use super::folder::Folder;
-use super::positioned::read_exact_at;
+use crate::jobs::positioned::read_exact_at;
 
 const INDEX: &str = "model.safetensors.index.json";
 

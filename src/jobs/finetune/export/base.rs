@@ -10,7 +10,7 @@ use crate::gguf::{Header, TensorInfo, TensorKind};
 use crate::jobs::convert;
 use crate::jobs::convert::config::Family;
 use crate::jobs::convert::model::refuse_parts;
-use crate::jobs::convert::positioned::read_exact_at;
+use crate::jobs::positioned::read_exact_at;
 use crate::jobs::convert::rows::length;
 use crate::jobs::convert::tensors::MAX_ROW;
 
