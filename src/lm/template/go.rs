@@ -57,8 +57,8 @@ impl GoTemplate {
         }
     }
 
-    /// As Ollama renders such a template: once for each turn, and of the last one what stands before `.Response`.
-    pub(super) fn render(&self, messages: &[Message]) -> String {
+    /// As Ollama renders such a template: once for each turn, and where it `asks` of the last one what stands before `.Response`.
+    pub(super) fn render(&self, messages: &[Message], asks: bool) -> String {
         let mut out = String::new();
         let mut turn = Turn::default();
         for message in messages {
@@ -77,7 +77,7 @@ impl GoTemplate {
                 _ => turn.prompt = &message.content,
             }
         }
-        write(&self.nodes, &turn, true, &mut out);
+        write(&self.nodes, &turn, asks, &mut out);
         out
     }
 }
@@ -208,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn render(source: &str, messages: &[Message]) -> String {
-        GoTemplate::parse(source).expect("a template").render(messages)
+        GoTemplate::parse(source).expect("a template").render(messages, true)
     }
 
     fn ask(system: &str) -> Vec<Message> {
@@ -260,7 +260,7 @@ mod tests {
         #[test]
         fn no_source_panics(source in "(\\{\\{|\\}\\}|-| |if |else|end|\\.Prompt|\\.System|x|/\\*|\\*/){0,20}") {
             if let Ok(template) = GoTemplate::parse(&source) {
-                template.render(&ask("S"));
+                template.render(&ask("S"), true);
             }
         }
     }

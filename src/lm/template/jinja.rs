@@ -32,34 +32,56 @@ impl Jinja {
         environment.add_function("strftime_now", strftime_now);
         let syntax = |error: &JinjaError| Error::Syntax { message: explain(error) };
         environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| syntax(&e))?);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| syntax(&e))?;
+        environment.add_template_owned(NAME, known_blocks(source)).map_err(|e| syntax(&e))?;
         Ok(Self { environment })
     }
 
-    pub(super) fn render(&self, messages: &[Message], names: &Names) -> Result<String, Error> {
-        let first = self.attempt(messages, names);
+    pub(super) fn render(&self, messages: &[Message], names: &Names, asks: bool) -> Result<String, Error> {
+        let first = self.attempt(messages, names, asks);
         if first.is_err()
             && let Some(merged) = without_system(messages)
         {
             // Some models know no system role and say so by failing: what it says goes before the first question.
-            return self.attempt(&merged, names).or(first);
+            return self.attempt(&merged, names, asks).or(first);
         }
         first
     }
 
-    fn attempt(&self, messages: &[Message], names: &Names) -> Result<String, Error> {
+    fn attempt(&self, messages: &[Message], names: &Names, asks: bool) -> Result<String, Error> {
         let failed = |error: JinjaError| Error::Render { message: explain(&error) };
         let template = self.environment.get_template(NAME).map_err(failed)?;
         let values = context! {
             messages => Value::from(Serde(messages)),
             bos_token => names.bos.as_str(),
             eos_token => names.eos.as_str(),
-            add_generation_prompt => true,
+            add_generation_prompt => asks,
             tools => Value::from(()),
             documents => Value::from(()),
         };
         template.render(values).map_err(failed)
     }
+}
+
+/// Some templates mark what the assistant says with blocks of Hugging Face's own, which write nothing.
+fn known_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (text, tag) = rest.split_at(start);
+        out.push_str(text);
+        let Some(end) = tag.find("%}").map(|end| end + 2) else {
+            rest = tag;
+            break;
+        };
+        let inner = tag[2..end - 2].trim_matches(|c: char| c == '-' || c.is_whitespace());
+        match inner {
+            "generation" => out.push_str(&tag[..end].replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag[..end].replace("endgeneration", "endif")),
+            _ => out.push_str(&tag[..end]),
+        }
+        rest = &tag[end..];
+    }
+    out + rest
 }
 
 /// The conversation with the system's text before the first user's.
@@ -92,7 +114,7 @@ mod tests {
     use super::*;
 
     fn render(source: &str, messages: &[Message]) -> Result<String, Error> {
-        Jinja::parse(source)?.render(messages, &Names { bos: "<bos>".into(), eos: "<eos>".into() })
+        Jinja::parse(source)?.render(messages, &Names { bos: "<bos>".into(), eos: "<eos>".into() }, true)
     }
 
     fn talk() -> Vec<Message> {
@@ -116,6 +138,16 @@ mod tests {
         assert!(error.contains("only one"), "{error}");
         assert_eq!(render("{{ {'a': [1, none]} | tojson }}", &[]).expect("rendered"), "{\"a\": [1, null]}");
         assert_eq!(render("{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}", &[]).expect("rendered"), "3");
+    }
+
+    #[test]
+    fn a_conversation_is_rendered_without_asking_and_marks_of_answers_write_nothing() {
+        let source = "{% for m in messages %}{%- generation -%} {{ m.content }} {% endgeneration %}{% endfor %}{% if add_generation_prompt %}?{% endif %}";
+        let (template, names) = (Jinja::parse(source).expect("known"), Names::default());
+        let messages = [Message::new("user", "a"), Message::new("assistant", "b")];
+        assert_eq!(template.render(&messages, &names, false).expect("rendered"), "a b ");
+        assert_eq!(template.render(&messages, &names, true).expect("rendered"), "a b ?");
+        assert_eq!(known_blocks("{% raw %}{{ '{% x' }}{% endraw"), "{% raw %}{{ '{% x' }}{% endraw");
     }
 
     #[test]

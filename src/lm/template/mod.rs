@@ -101,10 +101,19 @@ impl Template {
     /// # Errors
     /// When the template refuses the conversation, or works too long.
     pub fn render(&self, messages: &[Message], names: &Names) -> Result<String, Error> {
+        self.render_with(messages, names, true)
+    }
+
+    /// As [`Template::render`]; `asks`: up to where the model is to answer, else the conversation alone, as it is learnt from
+    /// (`add_generation_prompt`).
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_with(&self, messages: &[Message], names: &Names, asks: bool) -> Result<String, Error> {
         match &self.0 {
-            Language::Jinja(template) => template.render(messages, names),
-            Language::Go(template) => Ok(template.render(messages)),
-            Language::Plain => Ok(plain::render(messages)),
+            Language::Jinja(template) => template.render(messages, names, asks),
+            Language::Go(template) => Ok(template.render(messages, asks)),
+            Language::Plain => Ok(plain::render(messages, asks)),
         }
     }
 

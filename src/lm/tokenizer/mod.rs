@@ -153,18 +153,57 @@ impl Tokenizer {
     /// The ids of a text that comes in parts: no token reaches from one into the next.
     #[must_use]
     pub fn encode_parts<'a>(&self, parts: impl IntoIterator<Item = &'a str>, how: Encode) -> Vec<u32> {
+        self.encode_told(parts, how, |_, _| ())
+    }
+
+    /// As [`Tokenizer::encode_parts`], with the byte that each token ends before in the text, which is all parts one behind the other. A token
+    /// begins where the one before it ends; a space that only the vocabulary wants has no place.
+    #[must_use]
+    pub fn encode_with_ends<'a>(&self, parts: impl IntoIterator<Item = &'a str>, how: Encode) -> (Vec<u32>, Vec<usize>) {
+        let (mut ends, mut done) = (Vec::new(), 0);
+        let ids = self.encode_told(parts, how, |ids, bytes| {
+            // Nothing before the first fragment has any text.
+            if done == 0 && ends.is_empty() {
+                ends.resize(usize::from(how.add_bos && self.bos.is_some()), 0);
+            }
+            let new = &ids[ends.len()..];
+            let whole: usize = new.iter().map(|id| self.vocabulary.bytes(*id).len()).sum();
+            // Bytes that are not in the text were put before it.
+            let mut at = 0_usize;
+            for id in new {
+                at += self.vocabulary.bytes(*id).len();
+                ends.push(done + at.saturating_sub(whole.saturating_sub(bytes)).min(bytes));
+            }
+            done += bytes;
+            if let Some(last) = ends.last_mut().filter(|_| !new.is_empty()) {
+                *last = done;
+            }
+        });
+        ends.resize(ids.len(), done);
+        (ids, ends)
+    }
+
+    /// `told` hears after each piece of the text of all tokens so far, and how many bytes the piece has.
+    fn encode_told<'a>(&self, parts: impl IntoIterator<Item = &'a str>, how: Encode, mut told: impl FnMut(&[u32], usize)) -> Vec<u32> {
         let mut ids: Vec<u32> = self.bos.filter(|_| how.add_bos).into_iter().collect();
         // A space goes before a text that begins, or follows a special token, where the vocabulary wants that.
         let mut begins = true;
         for fragment in parts.into_iter().flat_map(|part| self.special.fragments(part, how.parse_special)) {
-            match fragment {
-                Fragment::Token(id) => ids.push(id),
-                Fragment::Text(text) => match &self.algorithm {
-                    Algorithm::SentencePiece(algorithm) => algorithm.encode(&self.vocabulary, text, begins, &mut ids),
-                    Algorithm::Bpe(algorithm) => algorithm.encode(&self.vocabulary, text, &mut ids),
-                },
-            }
-            begins = matches!(fragment, Fragment::Token(_));
+            let bytes = match fragment {
+                Fragment::Token(id, bytes) => {
+                    ids.push(id);
+                    bytes
+                }
+                Fragment::Text(text) => {
+                    match &self.algorithm {
+                        Algorithm::SentencePiece(algorithm) => algorithm.encode(&self.vocabulary, text, begins, &mut ids),
+                        Algorithm::Bpe(algorithm) => algorithm.encode(&self.vocabulary, text, &mut ids),
+                    }
+                    text.len()
+                }
+            };
+            told(&ids, bytes);
+            begins = matches!(fragment, Fragment::Token(..));
         }
         ids
     }

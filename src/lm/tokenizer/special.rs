@@ -11,7 +11,8 @@ use super::{Kind, Vocabulary};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fragment<'a> {
     Text(&'a str),
-    Token(u32),
+    /// One that is named, with the bytes of the text that its name takes, and the white space that goes with it.
+    Token(u32, usize),
 }
 
 /// The names as a tree of bytes.
@@ -113,11 +114,9 @@ impl Special {
             if done < at {
                 fragments.push(Fragment::Text(&text[done..at]));
             }
-            fragments.push(Fragment::Token(id));
-            at += length;
-            if self.greedy.contains(&id) {
-                at += text.as_bytes()[at..].iter().take_while(|byte| matches!(byte, b'\t'..=b'\r' | b' ')).count();
-            }
+            let blank = if self.greedy.contains(&id) { blank_bytes(&text[at + length..]) } else { 0 };
+            fragments.push(Fragment::Token(id, length + blank));
+            at += length + blank;
             done = at;
         }
         if done < text.len() {
@@ -125,4 +124,9 @@ impl Special {
         }
         fragments
     }
+}
+
+/// White space that a text begins with, as C's `isspace` knows it.
+fn blank_bytes(text: &str) -> usize {
+    text.bytes().take_while(|byte| byte.is_ascii_whitespace() || *byte == 0x0b).count()
 }
