@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::checksum::Checksum;
+use super::dataset::Dataset;
 use super::make::{Convert, Server};
 use super::roots::Roots;
 use super::trial::Trial;
@@ -117,7 +118,7 @@ impl Registry {
     /// All kinds of this program; with the one for trials where that is wanted.
     #[must_use]
     pub fn standard(trial: bool) -> Self {
-        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert)];
+        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert), Box::new(Dataset)];
         if trial {
             kinds.push(Box::new(Trial));
         }

@@ -14,6 +14,7 @@ pub mod check;
 mod checksum;
 mod config;
 pub mod convert;
+pub mod dataset;
 pub mod download;
 mod error;
 #[cfg(feature = "embedded")]

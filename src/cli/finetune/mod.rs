@@ -1,0 +1,247 @@
+//! `arriero finetune`: from rows to a model that is served. By itself, without a gateway; or, with `--job`, as a job of a running one.
+
+mod wish;
+
+use std::fs::{File, TryLockError};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::cli::args::Finetune;
+use crate::cli::client::Client;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::watching::Watching;
+use crate::cli::{convert, inspect, jobs, terminal, values};
+use crate::config::{self, Variables};
+use crate::domain::clock::Clock;
+use crate::gguf::file_type::FileType;
+use crate::jobs::evaluate::Score;
+use crate::jobs::finetune::job::{self, Data, Error, Model, Run, Tested, Tuning, Wish};
+use crate::jobs::make::steps::{self, Shipment};
+use crate::jobs::make::{Named, Places, Server, installed};
+use crate::jobs::publish::library;
+use crate::lm::Device;
+
+/// # Errors
+/// What keeps the model from being trained or published.
+pub fn run(args: &Finetune, variables: &Variables) -> Result<Exit, Failure> {
+    let wish = wish::wish(args)?;
+    if args.job {
+        let client = Client::of(&args.operating, variables)?;
+        return crate::cli::wait(jobs::submit_input(&client, "finetune", &json!(wish), args.operating.json));
+    }
+    let settings = inspect::load(args.settings.config.as_deref(), variables, &args.settings.overrides())?.config;
+    let command = Command::new(args, wish, &settings)?;
+    if args.plan { command.plan() } else { command.make() }
+}
+
+fn usage(what: String) -> Failure {
+    Failure::new(Exit::Usage, what, "`arriero finetune --help` shows what it takes")
+}
+
+/// Everything that is known before the work begins.
+struct Command<'a> {
+    wish: Wish,
+    places: Places,
+    folder: PathBuf,
+    device: Device,
+    threads: NonZeroUsize,
+    servers: Vec<Server>,
+    settings: &'a config::Config,
+    as_json: bool,
+}
+
+impl<'a> Command<'a> {
+    fn new(args: &Finetune, wish: Wish, settings: &'a config::Config) -> Result<Self, Failure> {
+        let base = match Named::of(&wish.base) {
+            Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag)
+                .map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), ""))?,
+            Named::Hub(name) => convert::fetch(name, settings)?,
+            Named::Path(path) => PathBuf::from(path),
+        };
+        let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
+        let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers).map(drop));
+        chosen.transpose().map_err(|wrong| usage(wrong.to_string()))?;
+        let threads = args.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        // The pool that products are computed on; it is there already only where this is called twice.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        let device = Device::choose(wish.device, Some(threads.get())).map_err(|error| failure(&Error::Device(error)))?;
+        let folder = args.folder.clone().unwrap_or_else(|| settings.data_dir.join("finetune").join(job::file_name(&args.out)));
+        Ok(Self { wish, places: Places::of(base), folder, device, threads, servers, settings, as_json: args.operating.json })
+    }
+
+    /// Says what would be taken.
+    fn plan(&self) -> Result<Exit, Failure> {
+        let mut bytes = 0;
+        for source in &self.wish.data.sources {
+            bytes += open(&source.path)
+                .and_then(|file| file.metadata().map_err(|error| unread(&source.path, &error)))
+                .map_err(|e| failure(&e))?
+                .len();
+        }
+        let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
+        let needs = job::needs(&self.wish, Some(&self.places), bytes, threads).map_err(|error| failure(&error))?;
+        let plan = json!({
+            "device": self.device.describe(), "threads": threads, "memory_bytes": needs.memory_bytes, "disk_bytes": needs.disk_bytes,
+            "folder": self.folder,
+        });
+        if self.as_json {
+            terminal::print(&format!("{plan:#}"))?;
+            return Ok(Exit::Ok);
+        }
+        let row = [
+            values::text(&plan["device"]),
+            values::text(&plan["threads"]),
+            values::bytes(&plan["memory_bytes"]),
+            values::bytes(&plan["disk_bytes"]),
+        ];
+        let rows = values::rows(["DEVICE", "THREADS", "MEMORY", "DISK"], std::iter::once(row));
+        terminal::print(&terminal::harmless(&terminal::table(&rows)))?;
+        Ok(Exit::Ok)
+    }
+
+    fn make(&self) -> Result<Exit, Failure> {
+        std::fs::create_dir_all(&self.folder)?;
+        let _alone = alone(&self.folder)?;
+        let (watching, clock) = (Watching::with_notes(), Clock::system());
+        watching.stop_on_interrupt();
+        let tuning = Tuning {
+            wish: &self.wish,
+            folder: &self.folder,
+            device: &self.device,
+            threads: self.threads,
+            watcher: &watching,
+            clock: &clock,
+        };
+        let made = self.train(&tuning, &watching).map_err(|error| failure(&error))?;
+        let published = self.publish(&made.model, &watching)?;
+        watching.clear();
+        if self.as_json {
+            terminal::print(&format!("{:#}", json!({"model": made.model, "report": made.report, "published": published})))?;
+        }
+        Ok(Exit::Ok)
+    }
+
+    fn train(&self, tuning: &Tuning<'_>, watching: &Watching) -> Result<Made, Error> {
+        let base = tuning.base(&self.places)?;
+        watching.say(&format!("{}, on {}", base.name, self.device.describe()));
+        let data = tuning.data(&base, &open)?;
+        watching.say(&rows(&data));
+        let before = tuning.score("ask the base", &base.path, &base, &data)?;
+        let run = tuning.train(&base, &data)?;
+        watching.say(&trained(&run));
+        let model = tuning.export(&base, &self.places, &data, &run)?;
+        model.warnings.iter().for_each(|warning| watching.say(warning));
+        let path = self.folder.join(&model.file);
+        let after = tuning.score("ask the model", &path, &base, &data)?;
+        let tested = before.zip(after).map(|(before, after)| Tested { before, after });
+        if let Some(tested) = &tested {
+            watching.say(&compared(tested));
+        }
+        let report = job::report(tuning, &base, &data, &run, &model, tested.as_ref());
+        for (name, text) in job::texts(&report) {
+            let path = self.folder.join(name);
+            std::fs::write(&path, text).map_err(|source| Error::Io { doing: "write", path, source })?;
+        }
+        watching.say(&format!(
+            "{}: {}, {}; {} says what was trained on what",
+            path.display(),
+            values::bytes(&json!(model.size_bytes)),
+            model.file_type,
+            self.folder.join("report.md").display()
+        ));
+        let report = serde_json::from_str(&report.to_json()).unwrap_or_default();
+        Ok(Made { model, report })
+    }
+
+    fn publish(&self, model: &Model, watching: &Watching) -> Result<Vec<Value>, Failure> {
+        let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
+        let kind = model.file_type.parse::<FileType>().map_err(|error| usage(error.to_string()))?;
+        let manifest = publishing.manifest(kind, false).map_err(|wrong| usage(wrong.to_string()))?;
+        let servers = publishing.choose(&self.servers).map_err(|wrong| usage(wrong.to_string()))?;
+        let (path, library) = (self.folder.join(&model.file), self.settings.data_dir.join(library::FOLDER));
+        std::fs::write(self.folder.join("Modelfile"), steps::modelfile(&manifest, &model.file))?;
+        let shipment = Shipment {
+            path: &path,
+            sha256: &model.sha256,
+            manifest: &manifest,
+            servers: &servers,
+            library: publishing.library.then_some(library.as_path()),
+            config: &self.settings.jobs.publish,
+        };
+        let delivered = steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
+        let mut published = convert::Published::default();
+        published.add(delivered, manifest.name.as_str(), watching);
+        published.end(watching, "the model stays; the same command publishes it again")
+    }
+}
+
+struct Made {
+    model: Model,
+    report: Value,
+}
+
+/// Two runs must not share a folder.
+fn alone(folder: &Path) -> Result<File, Failure> {
+    let file = File::create(folder.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!("another run works in {}", folder.display());
+            Err(Failure::new(Exit::Refused, what, "wait for it, or name another `--folder`"))
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn open(path: &str) -> Result<File, Error> {
+    File::open(path).map_err(|error| unread(path, &error))
+}
+
+fn unread(path: &str, error: &std::io::Error) -> Error {
+    Error::Source { path: path.to_owned(), why: format!("cannot be read: {error}") }
+}
+
+fn rows(data: &Data) -> String {
+    let count =
+        |statistics: &Option<_>| statistics.as_ref().map_or(0, |statistics: &crate::jobs::dataset::tokenise::Statistics| statistics.rows);
+    let dropped = data.report.cleaned.dropped.total();
+    format!(
+        "{} rows to learn from ({} tokens), {} to choose by, {} to test with; {dropped} left out",
+        data.train.rows,
+        data.train.tokens,
+        count(&data.validation),
+        count(&data.test)
+    )
+}
+
+fn trained(run: &Run) -> String {
+    let summary = &run.summary;
+    let loss = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+    format!(
+        "{} steps, {:.0} tokens/s: loss {} → {}, validation {} → {}",
+        summary.step,
+        summary.tokens_per_s,
+        loss(summary.losses.first().copied()),
+        loss(summary.losses.last().copied()),
+        loss(summary.evaluations.first().map(|look| look.loss)),
+        loss(summary.evaluations.last().map(|look| look.loss))
+    )
+}
+
+fn compared(tested: &Tested) -> String {
+    let words = |score: &Score| format!("{:.1} % right, F1 {:.3}, perplexity {:.3}", 100.0 * score.accuracy, score.f1, score.perplexity);
+    format!("{} test rows: before {}; now {}", tested.after.items, words(&tested.before), words(&tested.after))
+}
+
+fn failure(error: &Error) -> Failure {
+    let exit = match error {
+        error if error.is_stopped() => Exit::Interrupted,
+        Error::Header { .. } | Error::Base(_) | Error::Subject { .. } => Exit::ModelFile,
+        Error::Source { .. } => Exit::Usage,
+        _ => Exit::Failure,
+    };
+    let todo = if error.is_stopped() { "the same command goes on from the last checkpoint" } else { "" };
+    Failure::new(exit, error.to_string(), todo)
+}

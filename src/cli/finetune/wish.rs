@@ -1,0 +1,149 @@
+//! From flags to a wish.
+
+use serde_json::{Map, Value, json};
+
+use super::usage;
+use crate::cli::args::Finetune;
+use crate::cli::exit::Failure;
+use crate::jobs::finetune::job::Wish;
+
+/// What the options' file says, and over it what flags say, in the words of a job.
+pub fn wish(args: &Finetune) -> Result<Wish, Failure> {
+    let mut input = match &args.options {
+        Some(path) => read(path)?,
+        None => json!({}),
+    };
+    set(&mut input, &["base"], Some(args.base.clone().into()));
+    let sources: Vec<Value> = args.data.iter().map(|path| json!({"path": path})).collect();
+    set(&mut input, &["data", "sources"], Some(sources.into()));
+    for (path, value) in data(args).into_iter().chain(adapter(args)).chain(training(args)) {
+        set(&mut input, path, value);
+    }
+    set(&mut input, &["samples"], (!args.sample.is_empty()).then(|| json!(args.sample)));
+    set(&mut input, &["device"], args.device.clone().map(Value::from));
+    set(&mut input, &["export", "name"], Some(args.out.clone().into()));
+    set(&mut input, &["export", "safetensors"], args.safetensors.then_some(Value::Bool(true)));
+    let publish = publish(args, &input["publish"]);
+    set(&mut input, &["publish"], publish);
+    let wish: Wish = serde_json::from_value(input).map_err(|error| usage(error.to_string()))?;
+    wish.validate().map_err(|wrong| usage(wrong.to_string()))?;
+    Ok(wish)
+}
+
+fn read(path: &std::path::Path) -> Result<Value, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| usage(format!("{} is no JSON: {error}", path.display())))?;
+    if value.is_object() { Ok(value) } else { Err(usage(format!("{} holds no JSON object", path.display()))) }
+}
+
+type Given = (&'static [&'static str], Option<Value>);
+
+/// More is kept back than jobs do by default: people who train once want to see what it was worth.
+fn data(args: &Finetune) -> Vec<Given> {
+    vec![
+        (&["data", "split", "validation"], Some(json!(args.validation_share.unwrap_or(0.1)))),
+        (&["data", "split", "test"], Some(json!(args.test_share.unwrap_or(0.1)))),
+        (&["data", "split", "group"], args.group.clone().map(Value::from)),
+        (&["mask"], args.learn.clone().map(Value::from)),
+    ]
+}
+
+fn adapter(args: &Finetune) -> Vec<Given> {
+    vec![
+        (&["adapter", "method"], args.method.clone().map(Value::from)),
+        (&["adapter", "rank"], args.rank.map(Value::from)),
+        (&["adapter", "alpha"], args.alpha.map(Value::from)),
+        (&["adapter", "dropout"], args.dropout.map(Value::from)),
+        (&["adapter", "targets"], (!args.targets.is_empty()).then(|| json!(args.targets))),
+        (&["adapter", "rank_stabilized"], args.rank_stabilized.then_some(Value::Bool(true))),
+    ]
+}
+
+fn training(args: &Finetune) -> Vec<Given> {
+    let method =
+        args.dpo.map(|beta| json!({"dpo": {"beta": beta}})).or_else(|| args.orpo.map(|lambda| json!({"orpo": {"lambda": lambda}})));
+    // A pass holds a row, and two of a preference.
+    let rows = if method.is_some() { 2 } else { 1 };
+    let batch_tokens = args.batch_tokens.or_else(|| args.sequence_tokens.map(|tokens| rows * tokens)).or((rows == 2).then_some(4_096));
+    vec![
+        (&["training", "method"], method),
+        (&["training", "epochs"], args.epochs.map(Value::from)),
+        (&["training", "max_steps"], args.max_steps.map(Value::from)),
+        (&["training", "learning_rate"], args.learning_rate.map(Value::from)),
+        (&["training", "schedule"], args.schedule.clone().map(Value::from)),
+        (&["training", "sequence_tokens"], args.sequence_tokens.map(Value::from)),
+        (&["training", "batch_tokens"], batch_tokens.map(Value::from)),
+        (&["training", "accumulation"], args.accumulation.map(Value::from)),
+        (&["training", "evaluate_every_steps"], args.evaluate_every.map(Value::from)),
+        (&["training", "patience"], args.patience.map(Value::from)),
+        (&["training", "seed"], args.seed.map(Value::from)),
+        (&["data", "seed"], args.seed.map(Value::from)),
+    ]
+}
+
+/// The model goes into the library, unless it is not to, and to the servers that are named.
+fn publish(args: &Finetune, given: &Value) -> Option<Value> {
+    if args.no_library && args.to.is_empty() {
+        return None;
+    }
+    let mut publish = given.as_object().cloned().unwrap_or_else(Map::new);
+    publish.insert("name".to_owned(), args.out.clone().into());
+    publish.insert("library".to_owned(), (!args.no_library).into());
+    for (key, value) in [
+        ("to", (!args.to.is_empty()).then(|| json!(args.to))),
+        ("preset", args.preset.clone().map(Value::from)),
+        ("system", args.system.clone().map(Value::from)),
+    ] {
+        publish.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    Some(publish.into())
+}
+
+/// Sets a field of a field; what is not given stays.
+fn set(input: &mut Value, path: &[&str], value: Option<Value>) {
+    let Some(value) = value else { return };
+    let mut place = input;
+    for key in path {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[*key];
+    }
+    *place = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn parsed(flags: &[&str]) -> Result<Wish, String> {
+        let usual = ["arriero", "finetune", "--base", "m.gguf", "--data", "a.jsonl", "--out", "me/mine"];
+        let cli = Cli::try_parse_from(usual.iter().chain(flags)).map_err(|error| error.to_string())?;
+        let Command::Finetune(args) = cli.command else { return Err("another command".to_owned()) };
+        wish(&args).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn flags_become_the_words_of_a_job() {
+        let usual = parsed(&[]).expect("right");
+        assert!(usual.publish.as_ref().is_some_and(|publish| publish.library && publish.to.is_empty()));
+        assert_eq!((usual.data.split.test, usual.export.name.as_deref()), (0.1, Some("me/mine")));
+        let flags =
+            ["--dpo", "0.2", "--rank", "8", "--targets", "attn_q,attn_v", "--seed", "7", "--no-library", "--sequence-tokens", "128"];
+        let other = parsed(&flags).expect("right");
+        assert!(other.publish.is_none() && other.adapter.rank == 8 && other.adapter.targets.len() == 2);
+        assert_eq!((other.training.seed, other.data.seed, other.training.batch_tokens), (7, 7, 256));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (flags, word) in [(["--rank", "0"], "rank"), (["--test-share", "2"], "test"), (["--learning-rate", "-1"], "learning_rate")] {
+            let wrong = parsed(&flags).expect_err("wrong");
+            assert!(wrong.contains(word), "{wrong}");
+        }
+        assert!(parsed(&["--dpo", "0.1", "--orpo", "0.1"]).is_err());
+    }
+}

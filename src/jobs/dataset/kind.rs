@@ -1,0 +1,197 @@
+//! The kind of job `dataset`: from files to the sides of a data set, as artifacts.
+
+use std::fs::File;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::error::Error;
+use super::example::Example;
+use super::prepare::{Prepared, Step, Wish};
+use super::report::{Cleaned, Report};
+use super::split::Side;
+use super::{stash, version};
+use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
+use crate::jobs::roots::Found;
+use crate::jobs::worker::{Context, Reporter};
+use crate::storage::jobs::Needs;
+
+/// What the process takes beside the rows.
+const BASE_BYTES: u64 = 96 << 20;
+/// What an artifact is taken to have that an earlier job is going to make.
+const LATER_BYTES: u64 = 256 << 20;
+/// Files between steps, in the job's folder.
+const IMPORTED: &str = "imported";
+const CLEANED: &str = "cleaned";
+
+pub struct Dataset;
+
+impl Kind for Dataset {
+    fn name(&self) -> &'static str {
+        "dataset"
+    }
+
+    fn about(&self) -> &'static str {
+        "Makes a data set for fine-tuning of JSONL, JSON, CSV, Parquet or text files: cleans the rows, leaves out duplicates, masks secrets and \
+         personal data, and divides them without leaks. Artifacts: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `report.json`, `report.md`."
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> Value {
+        serde_json::from_str(include_str!("schema.json")).unwrap_or_default()
+    }
+
+    fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault> {
+        let wish = read(input)?;
+        let mut bytes = 0_u64;
+        for source in &wish.sources {
+            let size = match reference(&source.path) {
+                Some(_) => LATER_BYTES,
+                None => file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len(),
+            };
+            bytes = bytes.saturating_add(size);
+        }
+        let memory_bytes = BASE_BYTES.saturating_add(wish.memory_bytes(bytes));
+        let needs = Needs { cpu_threads: 1, gpus: 0, memory_bytes, disk_bytes: bytes.saturating_mul(4) };
+        Ok(Plan { steps: ["import", "clean", "split", "write"].map(str::to_owned).to_vec(), needs })
+    }
+
+    fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault> {
+        let wish = read(input)?;
+        let watching = Watching(context.reporter());
+        let mut held = None;
+        let report = context.step(0, &json!(wish), |context| import(context, &wish, &watching, &mut held))?;
+        let cleaned: Cleaned = context.step(1, &json!(report), |context| clean(context, &wish, &watching, &mut held))?;
+        let report = Report { cleaned, ..report };
+        let report: Report = context.step(2, &json!(report), |context| divide(context, &wish, &watching, report, &mut held))?;
+        context.step(3, &json!(report.version), |context| keep(context, &report))
+    }
+}
+
+fn read(input: &Value) -> Result<Wish, Fault> {
+    let wish: Wish = serde_json::from_value(input.clone()).map_err(|error| Fault::Input(error.to_string()))?;
+    wish.validate()?;
+    Ok(wish)
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Stopped => Self::Stopped,
+            Error::Options(why) => Self::Input(why),
+            Error::Write(error) => Self::Passing(error.to_string()),
+            Error::Read { ref source, .. } if source.kind() != std::io::ErrorKind::InvalidData => Self::Passing(error.to_string()),
+            other => Self::Final(other.to_string()),
+        }
+    }
+}
+
+/// Tells how far it has come.
+struct Watching(Reporter);
+
+impl Watching {
+    fn told(&self, done: u64, total: u64, unit: &str) -> Result<(), Error> {
+        self.0.hold();
+        self.0.progress(done, total, unit);
+        if self.0.stop().is_cancelled() { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
+
+fn file(found: Found, path: &str) -> Result<File, Fault> {
+    match found {
+        Found::File(file) => Ok(file.into_std()),
+        Found::Folder(_) => Err(Fault::Input(format!("`{path}` is a folder: name the files in it"))),
+    }
+}
+
+/// Rows that the step before has left, in memory or, after another attempt, on the disk.
+fn taken(held: &mut Option<Vec<Example>>, path: &Path) -> Result<Vec<Example>, Fault> {
+    match held.take() {
+        Some(rows) => Ok(rows),
+        None => Ok(stash::read(path)?),
+    }
+}
+
+fn import(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option<Vec<Example>>) -> Result<Report, Fault> {
+    let open = |path: &str| file(context.open(path)?, path);
+    let (rows, report) = wish.import(open, &mut |_: Step, done, total, unit| watching.told(done, total, unit))?;
+    stash::write(&context.work_dir().join(IMPORTED), &rows)?;
+    *held = Some(rows);
+    Ok(report)
+}
+
+fn clean(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option<Vec<Example>>) -> Result<Cleaned, Fault> {
+    let rows = taken(held, &context.work_dir().join(IMPORTED))?;
+    let (rows, cleaned) = wish.clean(rows, &mut |_, done, total, unit| watching.told(done, total, unit))?;
+    stash::write(&context.work_dir().join(CLEANED), &rows)?;
+    *held = Some(rows);
+    Ok(cleaned)
+}
+
+fn divide(context: &Context, wish: &Wish, watching: &Watching, report: Report, held: &mut Option<Vec<Example>>) -> Result<Report, Fault> {
+    let rows = taken(held, &context.work_dir().join(CLEANED))?;
+    let prepared: Prepared = wish.divide(rows, report, &mut |_, done, total, unit| watching.told(done, total, unit))?;
+    for side in Side::ALL {
+        let mut out = std::io::BufWriter::new(File::create(context.work_dir().join(side.name()))?);
+        version::write(prepared.side(side), &mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    }
+    Ok(prepared.report)
+}
+
+/// Makes artifacts of what the steps have left, which stays there in case that this is tried again.
+fn keep(context: &mut Context, report: &Report) -> Result<Value, Fault> {
+    let options = json!({"version": report.version});
+    for side in Side::ALL {
+        let mut rows = File::open(context.work_dir().join(side.name()))?;
+        context.artifact(&format!("{}.jsonl", side.name()), &options, |out| {
+            std::io::copy(&mut rows, out)?;
+            Ok(())
+        })?;
+    }
+    for (name, text) in [("report.json", format!("{:#}\n", json!(report))), ("report.md", report.markdown())] {
+        context.artifact(name, &options, |out| Ok(out.write_all(text.as_bytes())?))?;
+    }
+    let rows = Side::ALL.map(|side| (side.name().to_owned(), json!(report.divided.of(side))));
+    Ok(json!({
+        "version": report.version,
+        "rows": serde_json::Map::from_iter(rows),
+        "dropped": report.cleaned.dropped.total(),
+        "masked": report.cleaned.masked.total(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::roots::Roots;
+
+    #[test]
+    fn a_plan_says_what_it_takes_and_refuses_what_is_wrong() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("files");
+        std::fs::create_dir_all(&root).expect("made");
+        std::fs::write(root.join("a.jsonl"), vec![b' '; 1 << 20]).expect("written");
+        let ground = Ground::beneath(Roots::new(vec![root]));
+        let plan = |input: Value| Dataset.plan(&input, &ground);
+        let small = plan(json!({"sources": [{"path": "files/a.jsonl"}]})).expect("taken");
+        assert_eq!(small.steps, ["import", "clean", "split", "write"]);
+        assert!(small.needs.memory_bytes > BASE_BYTES && small.needs.disk_bytes == 4 << 20);
+        let later = plan(json!({"sources": [{"path": "artifact:j/x.jsonl"}], "seed": 1})).expect("taken");
+        assert!(later.needs.memory_bytes > small.needs.memory_bytes);
+        for wrong in [
+            json!({}),
+            json!({"sources": []}),
+            json!({"sources": [{"path": "files/a.jsonl", "x": 1}]}),
+            json!({"sources": [{"path": "files/a.jsonl"}], "split": {"test": 2}}),
+            json!({"sources": [{"path": "files/a.jsonl", "share": 0.5}]}),
+            json!({"sources": [{"path": "files"}]}),
+        ] {
+            assert!(matches!(plan(wrong.clone()), Err(Fault::Input(_))), "{wrong}");
+        }
+        assert!(matches!(plan(json!({"sources": [{"path": "../x"}]})), Err(Fault::Path(_))));
+    }
+}

@@ -1,0 +1,178 @@
+//! From files to a data set, step by step: importing, cleaning, dividing.
+
+use std::fs::File;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::clean::Clean;
+use super::error::Error;
+use super::example::Example;
+use super::import::{Import, Limits, Source};
+use super::mix::{self, Variants};
+use super::report::{Cleaned, Divided, Report};
+use super::split::{Side, Split};
+use super::version::version;
+
+/// What is wanted: the input of the job, and what a command line says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    pub sources: Vec<Source>,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub clean: Clean,
+    #[serde(default)]
+    pub split: Split,
+    #[serde(default)]
+    pub variants: Variants,
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// A step, as those see it who watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Import,
+    Clean,
+    Split,
+}
+
+/// Hears how far a step is: done, of how many, of what. May stop it.
+pub type Told<'a> = &'a mut dyn FnMut(Step, u64, u64, &'static str) -> Result<(), Error>;
+
+/// A data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    pub train: Vec<Example>,
+    pub validation: Vec<Example>,
+    pub test: Vec<Example>,
+    pub report: Report,
+}
+
+impl Prepared {
+    #[must_use]
+    pub fn side(&self, side: Side) -> &[Example] {
+        match side {
+            Side::Train => &self.train,
+            Side::Validation => &self.validation,
+            Side::Test => &self.test,
+        }
+    }
+}
+
+impl Wish {
+    /// One with nothing but sources.
+    #[must_use]
+    pub fn of(sources: Vec<Source>) -> Self {
+        Self {
+            sources,
+            limits: Limits::default(),
+            clean: Clean::default(),
+            split: Split::default(),
+            variants: Variants::default(),
+            seed: 0,
+        }
+    }
+
+    /// # Errors
+    /// What makes no sense.
+    pub fn validate(&self) -> Result<(), Error> {
+        if self.sources.is_empty() {
+            return Err(Error::Options("no source is named".to_owned()));
+        }
+        if self.limits.max_row_bytes == 0 || !(0.0..=1.0).contains(&self.limits.max_bad_share) {
+            return Err(Error::Options("`max_row_bytes` is above 0, and `max_bad_share` from 0 to 1".to_owned()));
+        }
+        self.clean.validate()?;
+        self.split.validate()?;
+        self.variants.validate()?;
+        mix::validate(&self.sources)
+    }
+
+    /// Bytes of memory that sources of so many bytes take at most: their texts, what is kept to find rows that are alike, and a row at work.
+    #[must_use]
+    pub fn memory_bytes(&self, source_bytes: u64) -> u64 {
+        let kept = source_bytes.min(self.limits.max_bytes);
+        // A row of 256 bytes, which is short, takes its text, as much again while it is cleaned, a signature, and places in tables.
+        let rows = (source_bytes / 256).min(self.limits.max_rows);
+        let row = self.limits.max_row_bytes as u64 * 20;
+        (2 * kept).saturating_add(2_048 * rows).saturating_add(row.min(20 * source_bytes))
+    }
+
+    /// Reads the sources; `open` opens one by its path.
+    ///
+    /// # Errors
+    /// Those of `open`, and of [`Import::read`].
+    pub fn import<E: From<Error>>(&self, open: impl Fn(&str) -> Result<File, E>, told: Told<'_>) -> Result<(Vec<Example>, Report), E> {
+        self.validate()?;
+        let files = self.sources.iter().map(|source| open(&source.path)).collect::<Result<Vec<File>, E>>()?;
+        let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
+        let whole: u64 = files.iter().map(size).sum();
+        let mut import = Import::new(&self.limits, self.split.group.as_deref());
+        let (mut report, mut before) = (Report::default(), 0);
+        for (number, (file, source)) in (0..).zip(files.into_iter().zip(&self.sources)) {
+            let bytes = size(&file);
+            let intake = import.read(file, source, number, &mut |read| told(Step::Import, before + read.min(bytes), whole, "bytes"))?;
+            report.sources.push(intake);
+            before += bytes;
+        }
+        if import.examples.is_empty() {
+            return Err(Error::Nothing(": the sources are empty".to_owned()).into());
+        }
+        Ok((import.examples, report))
+    }
+
+    /// Cleans rows.
+    ///
+    /// # Errors
+    /// When no row is left, or it was stopped.
+    pub fn clean(&self, examples: Vec<Example>, told: Told<'_>) -> Result<(Vec<Example>, Cleaned), Error> {
+        let whole = examples.len() as u64;
+        let place = |example: &Example| {
+            let path = self.sources.get(example.source as usize).map_or("", |source| source.path.as_str());
+            format!("{path}:{}", example.row)
+        };
+        let (kept, cleaned) = self.clean.apply(examples, place, &mut |done| told(Step::Clean, done, whole, "rows"))?;
+        if kept.is_empty() {
+            let why: Vec<String> = cleaned.dropped.iter().map(|(what, count)| format!("{} {what}", count.count)).collect();
+            return Err(Error::Nothing(format!(" after cleaning: {}", why.join(", "))));
+        }
+        Ok((kept, cleaned))
+    }
+
+    /// Divides rows and mixes the training side.
+    ///
+    /// # Errors
+    /// When it was stopped.
+    pub fn divide(&self, examples: Vec<Example>, mut report: Report, told: Told<'_>) -> Result<Prepared, Error> {
+        let whole = examples.len() as u64;
+        let (sides, divided) = self.split.sides(&examples, self.seed, &mut |done| told(Step::Split, done, whole, "rows"))?;
+        let [mut train, mut validation, mut test] = [const { Vec::new() }; 3];
+        for (example, side) in examples.into_iter().zip(sides) {
+            match side {
+                Side::Train => train.push(example),
+                Side::Validation => validation.push(example),
+                Side::Test => test.push(example),
+            }
+        }
+        let train = mix::mix(train, &self.sources, &self.variants, self.seed);
+        report.divided = Divided { train_after_mixing: train.len() as u64, ..divided };
+        let options = json!({"clean": self.clean, "split": self.split, "variants": self.variants, "seed": self.seed});
+        let sides = [(Side::Train, train.as_slice()), (Side::Validation, &validation), (Side::Test, &test)];
+        report.version = version(&options, &sides).to_string();
+        Ok(Prepared { train, validation, test, report })
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// Those of the steps.
+    pub fn prepare<E: From<Error>>(&self, open: impl Fn(&str) -> Result<File, E>, told: Told<'_>) -> Result<Prepared, E> {
+        let (examples, mut report) = self.import(open, told)?;
+        let (examples, cleaned) = self.clean(examples, told)?;
+        report.cleaned = cleaned;
+        Ok(self.divide(examples, report, told)?)
+    }
+}

@@ -1,0 +1,250 @@
+//! The kind of job `finetune`: what it takes, and its steps.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::Error;
+use super::outcome::{ADAPTER, Model, Tested};
+use super::stages::{Base, Data, Run, Tuning};
+use super::wish::Wish;
+use super::{follow, plan, report};
+use crate::domain::clock::Clock;
+use crate::domain::principal::Role;
+use crate::gguf::file_type::FileType;
+use crate::jobs::dataset::{self, Side};
+use crate::jobs::evaluate::Score;
+use crate::jobs::finetune::report::Report;
+use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
+use crate::jobs::make::{self, Named, Places, errand, threads};
+use crate::jobs::roots::Found;
+use crate::jobs::worker::{Context, Reporter};
+use crate::lm::Device;
+
+pub struct Finetune;
+
+impl Kind for Finetune {
+    fn name(&self) -> &'static str {
+        "finetune"
+    }
+
+    fn about(&self) -> &'static str {
+        "Trains a model on rows of a data set: LoRA, DoRA or all weights, on a GGUF file (quantised ones, too), a Hugging Face folder or a model \
+         that Ollama has. Merges what was learnt into a GGUF file, asks the test rows before and after, and publishes it where `publish` is \
+         given. The model, the adapter, the metrics and the report are its artifacts."
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> Value {
+        let mut schema: Value = serde_json::from_str(include_str!("schema.json")).unwrap_or_default();
+        schema["properties"]["data"] = dataset::Dataset.schema();
+        schema["properties"]["publish"] = make::Convert.schema()["properties"]["publish"].take();
+        schema
+    }
+
+    /// As for conversions.
+    fn role(&self, input: &Value) -> Role {
+        let fetches = input["base"].as_str().is_some_and(|base| matches!(Named::of(base), Named::Hub(_)));
+        if fetches || !input["publish"].is_null() { Role::Operator } else { Role::User }
+    }
+
+    fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault> {
+        let wish = read(input)?;
+        if let Some(publishing) = &wish.publish {
+            publishing.choose(&ground.servers).map_err(|error| errand::wrong(&error))?;
+        }
+        let mut data_bytes = 0_u64;
+        for source in &wish.data.sources {
+            // What an earlier job is going to make cannot be looked at yet.
+            if reference(&source.path).is_none() {
+                data_bytes = data_bytes.saturating_add(file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len());
+            }
+        }
+        let later = reference(&wish.base).is_some() || matches!(Named::of(&wish.base), Named::Hub(_));
+        let base = if later {
+            None
+        } else {
+            Some(Places::of(errand::located(&wish.base, ground, None, |path| Ok(ground.roots.resolve(path)?))?))
+        };
+        let needs = plan::needs(&wish, base.as_ref(), data_bytes, ground.cpu_threads)?;
+        Ok(Plan { steps: Stage::all(&wish).into_iter().map(|stage| stage.name().to_owned()).collect(), needs })
+    }
+
+    fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault> {
+        let wish = read(input)?;
+        let (reporter, clock) = (context.reporter(), Clock::system());
+        let fetched = errand::fetched(context, &wish.base, &reporter)?;
+        let located = errand::located(&wish.base, context.ground(), fetched, |path| context.resolve(path))?;
+        let (folder, places) = (context.work_dir().join("tuning"), Places::of(located));
+        std::fs::create_dir_all(&folder)?;
+        let threads = threads(context.threads());
+        let device = Device::choose(wish.device, Some(threads.get())).map_err(|error| Fault::Final(Error::Device(error).to_string()))?;
+        let tuning = Tuning { wish: &wish, folder: &folder, device: &device, threads, watcher: &reporter, clock: &clock };
+        Working { tuning: &tuning, places: &places, reporter: &reporter }.all(context)
+    }
+}
+
+fn read(input: &Value) -> Result<Wish, Fault> {
+    let wish: Wish = serde_json::from_value(input.clone()).map_err(|error| Fault::Input(error.to_string()))?;
+    wish.validate().map_err(|error| Fault::Input(error.to_string()))?;
+    Ok(wish)
+}
+
+fn file(found: Found, path: &str) -> Result<File, Fault> {
+    match found {
+        Found::File(file) => Ok(file.into_std()),
+        Found::Folder(_) => Err(Fault::Input(format!("`{path}` is a folder: name the files in it"))),
+    }
+}
+
+/// One step of the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// From the Hub.
+    Fetch,
+    Base,
+    Data,
+    Before,
+    Train,
+    Export,
+    After,
+    Keep,
+    Publish,
+}
+
+impl Stage {
+    fn all(wish: &Wish) -> Vec<Self> {
+        let fetches = matches!(Named::of(&wish.base), Named::Hub(_));
+        let first = fetches.then_some(Self::Fetch);
+        // What was made is kept also where nobody can be given it.
+        let usual = [Self::Base, Self::Data, Self::Before, Self::Train, Self::Export, Self::After, Self::Keep];
+        first.into_iter().chain(usual).chain(wish.publish.is_some().then_some(Self::Publish)).collect()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Base => "base",
+            Self::Data => "data",
+            Self::Before => "test before",
+            Self::Train => "train",
+            Self::Export => "export",
+            Self::After => "test after",
+            Self::Keep => "keep",
+            Self::Publish => "publish",
+        }
+    }
+
+    fn number(self, wish: &Wish) -> u32 {
+        let place = Self::all(wish).iter().position(|stage| *stage == self).unwrap_or_default();
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+}
+
+/// What the job answers.
+#[derive(Debug, Serialize)]
+struct Results {
+    model: Model,
+    base_sha256: String,
+    data_version: String,
+    steps: u64,
+    loss: Option<f64>,
+    validation_loss: Option<f64>,
+    tokens_per_s: f64,
+    accuracy_before: Option<f64>,
+    accuracy_after: Option<f64>,
+    published: Vec<Value>,
+}
+
+/// One job of the kind at work.
+struct Working<'a> {
+    tuning: &'a Tuning<'a>,
+    places: &'a Places,
+    reporter: &'a Reporter,
+}
+
+impl Working<'_> {
+    fn all(&self, context: &mut Context) -> Result<Value, Fault> {
+        let (tuning, wish) = (self.tuning, self.tuning.wish);
+        let number = |stage: Stage| stage.number(wish);
+        let base: Base = context.step(number(Stage::Base), &json!(null), |_| Ok(tuning.base(self.places)?))?;
+        let data: Data =
+            context.step(number(Stage::Data), &json!(base.sha256), |context| Ok(tuning.data(&base, &|path| opened(context, path))?))?;
+        let of = json!([base.sha256, data.version]);
+        let before: Option<Score> =
+            context.step(number(Stage::Before), &of, |_| Ok(tuning.score("ask the base", &base.path, &base, &data)?))?;
+        let run: Run = context.step(number(Stage::Train), &of, |_| Ok(tuning.train(&base, &data)?))?;
+        let model: Model = context.step(number(Stage::Export), &of, |_| Ok(tuning.export(&base, self.places, &data, &run)?))?;
+        let path = tuning.folder.join(&model.file);
+        let after: Option<Score> =
+            context.step(number(Stage::After), &json!(model.sha256), |_| Ok(tuning.score("ask the model", &path, &base, &data)?))?;
+        let tested = before.zip(after).map(|(before, after)| Tested { before, after });
+        let written = report::report(tuning, &base, &data, &run, &model, tested.as_ref());
+        context.step(number(Stage::Keep), &json!(model.sha256), |context| self.keep(context, &model, &data, &written))?;
+        let published = self.publish(context, &model, &path)?;
+        let results = Results {
+            base_sha256: base.sha256,
+            data_version: data.version,
+            steps: run.summary.step,
+            loss: run.summary.losses.last().copied(),
+            validation_loss: run.summary.evaluations.last().map(|look| look.loss),
+            tokens_per_s: run.summary.tokens_per_s,
+            accuracy_before: tested.as_ref().map(|tested| tested.before.accuracy),
+            accuracy_after: tested.as_ref().map(|tested| tested.after.accuracy),
+            model,
+            published,
+        };
+        Ok(serde_json::to_value(results).unwrap_or_default())
+    }
+
+    /// Makes artifacts of what there is to look at and to use.
+    fn keep(&self, context: &mut Context, model: &Model, data: &Data, report: &Report) -> Result<(), Fault> {
+        let (folder, of) = (self.tuning.folder, json!({"model": model.sha256, "data": data.version}));
+        context.share(&model.file, &folder.join(&model.file), Some(model.sha256.clone()), &of)?;
+        for name in ["adapter_model.safetensors", "adapter_config.json"] {
+            let path = folder.join(ADAPTER).join(name);
+            if path.is_file() {
+                context.share(name, &path, None, &of)?;
+            }
+        }
+        context.share(follow::METRICS, &folder.join(follow::METRICS), None, &of)?;
+        for path in listed(&folder.join(follow::EVENTS))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            context.share(&name, &path, None, &of)?;
+        }
+        for side in Side::ALL {
+            let name = format!("{}.jsonl", side.name());
+            context.share(&name, &folder.join("data").join(&name), None, &of)?;
+        }
+        let texts = report::texts(report).into_iter().chain([("data.md", data.report.markdown())]);
+        for (name, text) in texts {
+            context.artifact(name, &of, |out| Ok(out.write_all(text.as_bytes())?))?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, context: &mut Context, model: &Model, path: &Path) -> Result<Vec<Value>, Fault> {
+        let Some(publishing) = &self.tuning.wish.publish else { return Ok(Vec::new()) };
+        let kind = model.file_type.parse::<FileType>().map_err(|error| Fault::Final(error.to_string()))?;
+        let number = Stage::Publish.number(self.tuning.wish);
+        context.step(number, &json!(model.sha256), |context| {
+            errand::publish(context, publishing, (path, &model.sha256), (kind, false), self.reporter)
+        })
+    }
+}
+
+fn opened(context: &Context, path: &str) -> Result<File, Error> {
+    let found = context.open(path).and_then(|found| file(found, path));
+    found.map_err(|fault| Error::Source { path: path.to_owned(), why: fault.to_string() })
+}
+
+fn listed(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let mut paths = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,57 @@
+//! What a fine-tuning is going to take, known before it starts.
+
+use std::path::Path;
+
+use super::error::Error;
+use super::stages::{header, settings_for};
+use super::wish::Wish;
+use crate::jobs::convert::{self, Source, Target};
+use crate::jobs::finetune::engine::Engine;
+use crate::jobs::make::Places;
+use crate::storage::jobs::Needs;
+
+/// What the process takes beside the work itself.
+const BASE_BYTES: u64 = 192 << 20;
+/// What a model is taken to have that cannot be looked at yet.
+const LATER_BYTES: u64 = 2 << 30;
+
+/// Threads, memory and room on the disk. `base`: `None` where it is not there yet.
+///
+/// # Errors
+/// A base that cannot be trained.
+pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, cpu_threads: u32) -> Result<Needs, Error> {
+    let (model, weights_bytes) = match base {
+        None => (LATER_BYTES, LATER_BYTES),
+        Some(Places { source: Source::Gguf(path), .. }) => (memory_bytes(wish, path)?, header(path)?.file_size_bytes),
+        Some(places) => of_folder(places)?,
+    };
+    let rows = wish.data.memory_bytes(data_bytes);
+    let folder = matches!(base, Some(Places { source: Source::Folder(_), .. }));
+    // The base where it is converted, the merged model, its twin for samples, and what is kept of a run.
+    let copies = 1 + u64::from(folder) + u64::from(!wish.samples.is_empty()) + 2 * u64::from(wish.export.safetensors);
+    Ok(Needs {
+        cpu_threads: cpu_threads.max(1),
+        gpus: u32::from(matches!(wish.device, crate::lm::Choice::Cuda | crate::lm::Choice::Metal)),
+        memory_bytes: BASE_BYTES.saturating_add(model.max(rows)),
+        disk_bytes: copies.saturating_mul(weights_bytes).saturating_add(data_bytes.saturating_mul(6)),
+    })
+}
+
+/// Memory of a pass as long as passes may be, and of the optimiser's state, without the weights of the file, which are mapped and can be taken
+/// away.
+///
+/// # Errors
+/// A model that cannot be trained so.
+pub fn memory_bytes(wish: &Wish, path: &Path) -> Result<u64, Error> {
+    let (training, header) = (&wish.training, header(path)?);
+    let memory = Engine::survey(path, &header, &settings_for(wish, false), training.batch_tokens, training.sequence_tokens)?;
+    let moments = if training.eight_bit { memory.parameters_bytes / 2 } else { 2 * memory.parameters_bytes };
+    Ok(memory.total_bytes() - memory.weights_bytes + moments)
+}
+
+/// Of a folder only its size is known before it is converted.
+fn of_folder(places: &Places) -> Result<(u64, u64), Error> {
+    let options = convert::Options::new(places.source.clone(), places.reference_type(), Target::File("base.gguf".into()));
+    let size = convert::plan(&options)?.size_bytes();
+    Ok((size.max(LATER_BYTES / 4), size))
+}
