@@ -1,6 +1,7 @@
 //! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
 
 mod convert;
+mod dataset;
 mod jobs;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use convert::Convert;
+pub use dataset::Dataset;
 pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand, WorkerSettings};
 
 use super::exit::Exit;
@@ -44,6 +46,8 @@ pub enum Command {
     Keys(Keys),
     /// Make GGUF files of a model, quantized as wanted; check and publish them.
     Convert(Box<Convert>),
+    /// Make a data set for fine-tuning of files: clean it, leave out duplicates, divide it.
+    Dataset(Box<Dataset>),
     /// Submit, follow, cancel and retry background jobs of a running gateway.
     Jobs(Jobs),
     /// Work on the background jobs of a data folder, beside the gateway that runs on it.

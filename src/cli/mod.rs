@@ -13,6 +13,7 @@ mod cache;
 mod chat;
 mod client;
 mod convert;
+mod dataset;
 mod demo_model;
 mod doctor;
 pub mod exit;
@@ -67,6 +68,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Cache(args) => wait(cache::run(args, variables)),
         Command::Keys(args) => wait(keys::run(args, variables)),
         Command::Convert(args) => convert::run(&args, variables),
+        Command::Dataset(args) => dataset::run(&args, variables),
         Command::Jobs(args) => wait(jobs::run(args, variables)),
         Command::Worker(args) => worker::run(&args, variables),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),

@@ -1,0 +1,78 @@
+//! What `arriero dataset` takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Operating;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  arriero dataset chats.jsonl --report
+  arriero dataset alpaca.json more.csv --split 80,10,10 --out data
+  arriero dataset faq.csv --field q=prompt --field a=completion --model gemma3.gguf")]
+pub struct Dataset {
+    /// JSONL, JSON, CSV, TSV, Parquet or text.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<String>,
+    /// Folder for `train.jsonl`, `validation.jsonl`, `test.jsonl` and the reports [default: dataset].
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only say what would be made, and why rows would be left out.
+    #[arg(long)]
+    pub report: bool,
+    /// Write over files that are there.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Parts for training, validation and test [default: 90,5,5].
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 3)]
+    pub split: Option<Vec<f64>>,
+    /// Field whose values tell which rows belong together.
+    #[arg(long, value_name = "FIELD")]
+    pub group: Option<String>,
+    /// Decides which row goes where [default: 0].
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// How all files are written [default: told by ending and content].
+    #[arg(long, value_parser = ["jsonl", "json", "csv", "tsv", "parquet", "text", "document"])]
+    pub format: Option<String>,
+    /// What a field is, e.g. `question_text=prompt`; repeatable.
+    #[arg(long = "field", value_name = "NAME=AS", value_parser = pair)]
+    pub fields: Vec<(String, String)>,
+    /// Keep only rows in this language (ISO 639-3, e.g. `eng`); repeatable.
+    #[arg(long = "language", value_name = "CODE")]
+    pub languages: Vec<String>,
+    /// Keep rows that say the same or nearly the same.
+    #[arg(long)]
+    pub keep_duplicates: bool,
+    /// Leave secrets and personal data in the rows.
+    #[arg(long)]
+    pub no_mask: bool,
+    /// Share of a file's rows that may be unusable [default: 0.1].
+    #[arg(long, value_name = "SHARE")]
+    pub max_bad_share: Option<f64>,
+    /// JSON file with more of what a job of this kind takes: `limits`, `clean`, `split`, `variants`; flags come before it.
+    #[arg(long, value_name = "FILE")]
+    pub options: Option<PathBuf>,
+    /// GGUF file of a model: count the tokens of the rows, written by its template.
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "GGUF", help_heading = "Tokens")]
+    pub model: Option<PathBuf>,
+    /// Longest row in tokens [default: 2048].
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "NUMBER", requires = "model", help_heading = "Tokens")]
+    pub sequence_tokens: Option<usize>,
+    /// Have a running gateway do it in the background; paths are then those that its jobs may read. Prints the id of the job.
+    #[arg(long, conflicts_with_all = ["out", "report", "overwrite"])]
+    pub job: bool,
+    #[command(flatten)]
+    pub operating: Operating,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, is)) if !name.is_empty() && !is.is_empty() => Ok((name.to_owned(), is.to_owned())),
+        _ => Err("write it as NAME=AS".to_owned()),
+    }
+}

@@ -1,0 +1,218 @@
+//! `arriero dataset`: rows for fine-tuning, cleaned and divided. By itself, without a gateway; or, with `--job`, as a job of a running one.
+
+#[cfg(feature = "embedded")]
+mod tokens;
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use super::args::Dataset;
+use super::client::Client;
+use super::exit::{Exit, Failure};
+use super::terminal::{self, Status};
+use super::{jobs, values};
+use crate::config::Variables;
+use crate::jobs::dataset::{self, Error, Prepared, Side, Source, Step, Wish};
+
+const FOLDER: &str = "dataset";
+
+/// # Errors
+/// What keeps the data set from being made.
+pub fn run(args: &Dataset, variables: &Variables) -> Result<Exit, Failure> {
+    let wish = wish(args)?;
+    wish.validate().map_err(|error| failure(&error))?;
+    if args.job {
+        let client = Client::of(&args.operating, variables)?;
+        return super::wait(jobs::submit_input(&client, "dataset", &json!(wish), args.operating.json));
+    }
+    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(FOLDER));
+    if !args.report {
+        free(&folder, args.overwrite)?;
+    }
+    let prepared = prepare(&wish)?;
+    if !args.report {
+        write(&folder, &prepared)?;
+    }
+    show(args, &folder, &prepared)
+}
+
+/// What the flags say, in the words of a job.
+fn wish(args: &Dataset) -> Result<Wish, Failure> {
+    let mut input = args.options.as_deref().map_or_else(|| Ok(Map::new()), options)?;
+    let format = args.format.as_deref().map(|name| serde_json::from_value(json!(name))).transpose();
+    let format = format.map_err(|error| usage(error.to_string()))?;
+    let fields: std::collections::BTreeMap<String, String> = args.fields.iter().cloned().collect();
+    let source = |path: &String| Source { format, fields: fields.clone(), ..Source::new(path) };
+    input.insert("sources".to_owned(), json!(args.files.iter().map(source).collect::<Vec<_>>()));
+    let mut wish: Wish = serde_json::from_value(Value::Object(input)).map_err(|error| usage(format!("the options: {error}")))?;
+    if let Some(parts) = &args.split {
+        (wish.split.validation, wish.split.test) = shares(parts)?;
+    }
+    if args.keep_duplicates {
+        (wish.clean.duplicates, wish.clean.near_duplicates) = (false, None);
+    }
+    if args.no_mask {
+        wish.clean.mask = dataset::Masks::none();
+    }
+    if !args.languages.is_empty() {
+        wish.clean.languages.clone_from(&args.languages);
+    }
+    wish.split.group = args.group.clone().or(wish.split.group);
+    wish.seed = args.seed.unwrap_or(wish.seed);
+    wish.limits.max_bad_share = args.max_bad_share.unwrap_or(wish.limits.max_bad_share);
+    Ok(wish)
+}
+
+fn options(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))?;
+    serde_json::from_str(&text).map_err(|error| usage(format!("{} is no JSON object: {error}", path.display())))
+}
+
+/// The shares of validation and test.
+fn shares(parts: &[f64]) -> Result<(f64, f64), Failure> {
+    let whole: f64 = parts.iter().sum();
+    match parts {
+        [train, validation, test] if *train > 0.0 && *validation >= 0.0 && *test >= 0.0 && whole.is_finite() => {
+            Ok((validation / whole, test / whole))
+        }
+        _ => Err(usage("--split takes three parts, the first above 0, such as 90,5,5".to_owned())),
+    }
+}
+
+fn usage(what: String) -> Failure {
+    Failure::new(Exit::Usage, what, "`arriero dataset --help` shows what it takes")
+}
+
+fn failure(error: &Error) -> Failure {
+    let (exit, mend) = match error {
+        Error::Options(_) => (Exit::Usage, ""),
+        Error::Stopped => (Exit::Interrupted, ""),
+        Error::Bad { .. } => (Exit::Failure, "--report with --max-bad-share 1 shows what is wrong with the rows"),
+        _ => (Exit::Failure, ""),
+    };
+    Failure::new(exit, error.to_string(), mend)
+}
+
+/// # Errors
+/// Files that are there already.
+fn free(folder: &Path, overwrite: bool) -> Result<(), Failure> {
+    let there = files().map(|name| folder.join(name)).find(|path| path.exists() && !overwrite);
+    there.map_or(Ok(()), |path| Err(usage(format!("{} is there already: name another folder, or --overwrite", path.display()))))
+}
+
+fn files() -> impl Iterator<Item = String> {
+    Side::ALL.into_iter().map(|side| format!("{}.jsonl", side.name())).chain(["report.json", "report.md"].map(str::to_owned))
+}
+
+/// Imports, cleans and divides; Ctrl-C ends it.
+fn prepare(wish: &Wish) -> Result<Prepared, Failure> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if runtime.is_ok_and(|runtime| runtime.block_on(tokio::signal::ctrl_c()).is_ok()) {
+            STOP.store(true, Ordering::SeqCst);
+        }
+    });
+    let mut status = Status::standard();
+    let open = |path: &str| File::open(path).map_err(|source| Error::Read { name: path.to_owned(), source });
+    let prepared = wish.prepare(open, &mut |step, done, total, unit| {
+        if status.is_shown() {
+            status.show(&format!("{} {}", doing(step), jobs::bar(&json!({"done": done, "total": total, "unit": unit}))));
+        }
+        if STOP.load(Ordering::SeqCst) { Err(Error::Stopped) } else { Ok(()) }
+    });
+    status.clear();
+    prepared.map_err(|error| failure(&error))
+}
+
+fn doing(step: Step) -> &'static str {
+    match step {
+        Step::Import => "reading",
+        Step::Clean => "cleaning",
+        Step::Split => "dividing",
+    }
+}
+
+/// Each file is written beside its place and moved there when it is whole.
+fn write(folder: &Path, prepared: &Prepared) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)?;
+    for side in Side::ALL {
+        place(folder, &format!("{}.jsonl", side.name()), |out| dataset::write(prepared.side(side), out))?;
+    }
+    place(folder, "report.json", |out| writeln!(out, "{:#}", json!(prepared.report)))?;
+    place(folder, "report.md", |out| out.write_all(prepared.report.markdown().as_bytes()))
+}
+
+fn place(folder: &Path, name: &str, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<(), Failure> {
+    let beside = folder.join(format!("{name}.part"));
+    let mut out = BufWriter::with_capacity(1 << 18, File::create(&beside)?);
+    write(&mut out)?;
+    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(std::fs::rename(beside, folder.join(name))?)
+}
+
+fn show(args: &Dataset, folder: &Path, prepared: &Prepared) -> Result<Exit, Failure> {
+    #[cfg(feature = "embedded")]
+    let tokens = tokens::count(args, prepared)?;
+    #[cfg(not(feature = "embedded"))]
+    let tokens = Value::Null;
+    if args.operating.json {
+        let mut report = json!(prepared.report);
+        report["tokens"] = tokens;
+        terminal::print(&format!("{report:#}"))?;
+        return Ok(Exit::Ok);
+    }
+    let report = &prepared.report;
+    let cell = |side: Side, name: &str| tokens.get(side.name()).and_then(|all| all.get(name)).map_or_else(|| "–".to_owned(), values::text);
+    let row = |side: Side| {
+        let rows = report.divided.of(side).to_string();
+        let counted = ["tokens", "labels", "p50_tokens", "p95_tokens", "max_tokens", "cut"].map(|name| cell(side, name));
+        [vec![side.name().to_owned(), rows], if tokens.is_null() { Vec::new() } else { counted.to_vec() }].concat()
+    };
+    let head: &[&str] =
+        if tokens.is_null() { &["SIDE", "ROWS"] } else { &["SIDE", "ROWS", "TOKENS", "LABELS", "P50", "P95", "MAX", "CUT"] };
+    let mut table = vec![head.iter().map(|name| (*name).to_owned()).collect()];
+    table.extend(Side::ALL.map(row));
+    terminal::print(&terminal::table(&table))?;
+    for line in told(prepared) {
+        terminal::note(&terminal::harmless(&line));
+    }
+    if !args.report {
+        terminal::note(&format!("{} has the rows and report.md; version {}", folder.display(), report.version));
+    }
+    Ok(Exit::Ok)
+}
+
+/// What was left out and changed, in lines.
+fn told(prepared: &Prepared) -> Vec<String> {
+    let report = &prepared.report;
+    let bad = report.sources.iter().flat_map(|source| {
+        source
+            .bad
+            .iter()
+            .map(|(what, count)| format!("{}: {} rows not used: {what} (row {})", source.path, count.count, count.first.join("; ")))
+    });
+    let dropped =
+        report.cleaned.dropped.iter().map(|(what, count)| format!("{} rows left out: {what} ({})", count.count, count.first.join(", ")));
+    let masked =
+        report.cleaned.masked.iter().map(|(what, count)| format!("masked in {} rows: {what} ({})", count.count, count.first.join(", ")));
+    bad.chain(dropped).chain(masked).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_shares() {
+        assert_eq!(shares(&[8.0, 1.0, 1.0]).expect("shares"), (0.1, 0.1));
+        assert_eq!(shares(&[1.0, 0.0, 0.0]).expect("shares"), (0.0, 0.0));
+        for wrong in [&[0.0, 1.0, 1.0][..], &[1.0, -1.0, 1.0], &[f64::NAN, 1.0, 1.0], &[1.0]] {
+            assert_eq!(shares(wrong).expect_err("refused").exit, Exit::Usage);
+        }
+    }
+}
