@@ -9,6 +9,7 @@ mod cancel;
 mod check;
 mod cli;
 mod convert;
+mod dataset;
 mod docs;
 mod download;
 #[cfg(feature = "embedded")]

@@ -26,8 +26,8 @@ pub struct Dataset {
     #[arg(long)]
     pub overwrite: bool,
     /// Parts for training, validation and test [default: 90,5,5].
-    #[arg(long, value_name = "A,B,C", value_delimiter = ',', num_args = 3)]
-    pub split: Option<Vec<f64>>,
+    #[arg(long, value_name = "A,B,C", value_parser = parts)]
+    pub split: Option<Parts>,
     /// Field whose values tell which rows belong together.
     #[arg(long, value_name = "FIELD")]
     pub group: Option<String>,
@@ -70,9 +70,43 @@ pub struct Dataset {
     pub operating: Operating,
 }
 
+/// How many parts of the rows each side gets.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parts {
+    pub train: f64,
+    pub validation: f64,
+    pub test: f64,
+}
+
+fn parts(text: &str) -> Result<Parts, String> {
+    let wrong = || "write three parts, the first above 0, such as 90,5,5".to_owned();
+    let numbers: Vec<f64> = text.split(',').map(|part| part.trim().parse().ok()).collect::<Option<_>>().ok_or_else(wrong)?;
+    match numbers[..] {
+        [train, validation, test] if train > 0.0 && validation >= 0.0 && test >= 0.0 && (train + validation + test).is_finite() => {
+            Ok(Parts { train, validation, test })
+        }
+        _ => Err(wrong()),
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, is)) if !name.is_empty() && !is.is_empty() => Ok((name.to_owned(), is.to_owned())),
         _ => Err("write it as NAME=AS".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_given_as_parts() {
+        assert_eq!(parts("8, 1,1"), Ok(Parts { train: 8.0, validation: 1.0, test: 1.0 }));
+        assert_eq!(parts("1,0,0"), Ok(Parts { train: 1.0, validation: 0.0, test: 0.0 }));
+        for wrong in ["0,1,1", "1,-1,1", "NaN,1,1", "inf,1,1", "1", "1,2", "1,2,3,4", "a,b,c", ""] {
+            assert!(parts(wrong).is_err(), "{wrong}");
+        }
+        assert!(pair("a=b=c").is_ok() && pair("=b").is_err() && pair("a=").is_err() && pair("a").is_err());
     }
 }

@@ -50,7 +50,8 @@ fn wish(args: &Dataset) -> Result<Wish, Failure> {
     input.insert("sources".to_owned(), json!(args.files.iter().map(source).collect::<Vec<_>>()));
     let mut wish: Wish = serde_json::from_value(Value::Object(input)).map_err(|error| usage(format!("the options: {error}")))?;
     if let Some(parts) = &args.split {
-        (wish.split.validation, wish.split.test) = shares(parts)?;
+        let whole = parts.train + parts.validation + parts.test;
+        (wish.split.validation, wish.split.test) = (parts.validation / whole, parts.test / whole);
     }
     if args.keep_duplicates {
         (wish.clean.duplicates, wish.clean.near_duplicates) = (false, None);
@@ -70,17 +71,6 @@ fn wish(args: &Dataset) -> Result<Wish, Failure> {
 fn options(path: &Path) -> Result<Map<String, Value>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| usage(format!("{} cannot be read: {error}", path.display())))?;
     serde_json::from_str(&text).map_err(|error| usage(format!("{} is no JSON object: {error}", path.display())))
-}
-
-/// The shares of validation and test.
-fn shares(parts: &[f64]) -> Result<(f64, f64), Failure> {
-    let whole: f64 = parts.iter().sum();
-    match parts {
-        [train, validation, test] if *train > 0.0 && *validation >= 0.0 && *test >= 0.0 && whole.is_finite() => {
-            Ok((validation / whole, test / whole))
-        }
-        _ => Err(usage("--split takes three parts, the first above 0, such as 90,5,5".to_owned())),
-    }
 }
 
 fn usage(what: String) -> Failure {
@@ -201,18 +191,4 @@ fn told(prepared: &Prepared) -> Vec<String> {
     let masked =
         report.cleaned.masked.iter().map(|(what, count)| format!("masked in {} rows: {what} ({})", count.count, count.first.join(", ")));
     bad.chain(dropped).chain(masked).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_are_shares() {
-        assert_eq!(shares(&[8.0, 1.0, 1.0]).expect("shares"), (0.1, 0.1));
-        assert_eq!(shares(&[1.0, 0.0, 0.0]).expect("shares"), (0.0, 0.0));
-        for wrong in [&[0.0, 1.0, 1.0][..], &[1.0, -1.0, 1.0], &[f64::NAN, 1.0, 1.0], &[1.0]] {
-            assert_eq!(shares(wrong).expect_err("refused").exit, Exit::Usage);
-        }
-    }
 }

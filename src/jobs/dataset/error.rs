@@ -12,7 +12,7 @@ pub enum Error {
     /// The file is of a form that is not read.
     #[error("`{name}` {why}")]
     Form { name: String, why: String },
-    #[error("`{name}`: {bad} of {rows} rows cannot be used, more than the {allowed} % that are allowed (`max_bad_share`); {first}")]
+    #[error("`{name}`: {bad} of {rows} rows cannot be used, more than the {allowed:.1} % that are allowed (`max_bad_share`); {first}")]
     Bad { name: String, bad: u64, rows: u64, allowed: f64, first: String },
     #[error("the sources have more than {rows} rows (`max_rows`)")]
     Rows { rows: u64 },

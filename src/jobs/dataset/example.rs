@@ -167,6 +167,11 @@ pub(super) mod samples {
         example(Body::Chat(vec![Turn::new(Role::User, user), Turn::new(Role::Assistant, assistant)]))
     }
 
+    /// Words of their own, with a space behind each.
+    pub fn words(numbers: impl Iterator<Item = u32>) -> String {
+        numbers.flat_map(|n| ["w".to_owned(), n.to_string(), " ".to_owned()]).collect()
+    }
+
     pub fn text(text: &str) -> Example {
         example(Body::Text(text.to_owned()))
     }

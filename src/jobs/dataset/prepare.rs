@@ -176,3 +176,67 @@ impl Wish {
         Ok(self.divide(examples, report, told)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::example::samples::{chat, words};
+    use super::super::version::write;
+    use super::*;
+
+    /// A folder with two files of rows, and a wish for them.
+    fn rows() -> (tempfile::TempDir, Wish) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut sources = Vec::new();
+        for file in 0..2 {
+            let path = folder.path().join(format!("{file}.jsonl"));
+            let row = |n: u32| chat(&format!("question {file}-{n}"), &words(file * 100_000 + n * 100..file * 100_000 + n * 100 + 20));
+            let rows: Vec<Example> = (0..50).map(row).collect();
+            let mut out = Vec::new();
+            write(&rows, &mut out).expect("written");
+            std::fs::write(&path, out).expect("written");
+            sources.push(Source { weight: Some(f64::from(file + 1)), ..Source::new(path.to_string_lossy()) });
+        }
+        (folder, Wish { split: Split { validation: 0.1, test: 0.1, ..Split::default() }, ..Wish::of(sources) })
+    }
+
+    fn prepare(wish: &Wish) -> Result<Prepared, Error> {
+        wish.prepare(|path| File::open(path).map_err(Error::from), &mut |_, done, total, _| {
+            assert!(done <= total, "{done} of {total}");
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn the_same_files_make_the_same_rows_which_are_read_as_they_were_written() {
+        let (folder, wish) = rows();
+        let prepared = prepare(&wish).expect("prepared");
+        assert_eq!(prepare(&wish).expect("prepared"), prepared);
+        assert_ne!(prepare(&Wish { seed: 1, ..wish.clone() }).expect("prepared").report.version, prepared.report.version);
+        let divided = &prepared.report.divided;
+        assert_eq!((divided.train, divided.validation, divided.test, divided.clusters), (80, 10, 10, 100));
+        let twice = prepared.train.iter().filter(|row| row.source == 1).count();
+        assert_eq!(prepared.train.len(), 80 + twice / 2);
+
+        let path = folder.path().join("again.jsonl");
+        let mut out = Vec::new();
+        write(&prepared.train, &mut out).expect("written");
+        std::fs::write(&path, &out).expect("written");
+        let again = Wish { clean: Clean::nothing(), ..Wish::of(vec![Source::new(path.to_string_lossy())]) };
+        let (read, _) = again.import(|path| File::open(path).map_err(Error::from), &mut |_, _, _, _| Ok(())).expect("read");
+        assert_eq!(read.iter().map(Example::line).collect::<Vec<_>>(), prepared.train.iter().map(Example::line).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_step_can_be_stopped_and_emptiness_has_a_reason() {
+        let (_folder, wish) = rows();
+        for step in [Step::Import, Step::Clean, Step::Split] {
+            let told = &mut |now, _, _, _: &'static str| if now == step { Err(Error::Stopped) } else { Ok(()) };
+            let stopped = wish.prepare(|path| File::open(path).map_err(Error::from), told);
+            assert!(matches!(stopped, Err(Error::Stopped)), "{step:?}");
+        }
+        let short = Clean { quality: super::super::clean::Quality { min_chars: 10_000, ..Default::default() }, ..Clean::default() };
+        let nothing = prepare(&Wish { clean: short, ..wish.clone() }).expect_err("nothing left");
+        assert!(nothing.to_string().contains("100 too short"), "{nothing}");
+        assert!(prepare(&Wish { sources: Vec::new(), ..wish }).is_err());
+    }
+}

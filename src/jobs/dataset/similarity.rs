@@ -25,14 +25,13 @@ impl Signature {
     #[must_use]
     pub fn of(body: &Body) -> Option<Self> {
         let mut words = Vec::new();
+        let mut add = |text: &str| each_word(text, |word| words.push(word));
         match body {
-            Body::Text(text) => each_word(text, |word| words.push(word)),
-            Body::Chat(turns) => {
-                turns.iter().filter(|turn| turn.role != Role::System).for_each(|turn| each_word(&turn.content, |word| words.push(word)))
-            }
+            Body::Text(text) => add(text),
+            Body::Chat(turns) => turns.iter().filter(|turn| turn.role != Role::System).for_each(|turn| add(&turn.content)),
             Body::Preference { prompt, chosen, rejected } => {
                 let turns = prompt.iter().filter(|turn| turn.role != Role::System).chain(chosen).chain(rejected);
-                turns.for_each(|turn| each_word(&turn.content, |word| words.push(word)));
+                turns.for_each(|turn| add(&turn.content));
             }
         }
         Self::of_words(&words)
@@ -160,7 +159,7 @@ impl Index {
 }
 
 /// Places in a band: as many as still let a pair of the threshold's similarity share a band with the wanted probability.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 128")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "at most 128")]
 fn band_places(threshold: f64) -> usize {
     let recall = |places: usize| 1.0 - (1.0 - threshold.powi(places as i32)).powi((PERMUTATIONS / places) as i32);
     (1..=32).rev().find(|places| recall(*places) >= RECALL).unwrap_or(1)
@@ -168,15 +167,11 @@ fn band_places(threshold: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::example::samples::text;
+    use super::super::example::samples::{text, words};
     use super::*;
 
-    fn signature(words: &str) -> Signature {
-        Signature::of(&text(words).body).expect("words")
-    }
-
-    fn sentence(words: impl Iterator<Item = u32>) -> String {
-        words.map(|n| format!("w{n} ")).collect()
+    fn signature(said: &str) -> Signature {
+        Signature::of(&text(said).body).expect("words")
     }
 
     #[test]
@@ -184,8 +179,8 @@ mod tests {
         for shared in [20, 50, 80, 95] {
             // Two texts of 200 words with so many per cent of their first words in common.
             let same = 2 * shared;
-            let one = sentence(0..200);
-            let other = sentence((0..same).chain(10_000..10_000 + 200 - same));
+            let one = words(0..200);
+            let other = words((0..same).chain(10_000..10_000 + 200 - same));
             let (in_both, in_one) = (f64::from(same) - 2.0, 198.0);
             let truth = in_both / (2.0 * in_one - in_both);
             let estimate = signature(&one).similarity(&signature(&other));
@@ -211,11 +206,11 @@ mod tests {
     fn similar_ones_are_found_and_others_are_not() {
         let mut index = Index::new(0.8);
         for n in 0..300 {
-            assert_eq!(index.add(signature(&sentence(n * 1_000..n * 1_000 + 100))), n);
+            assert_eq!(index.add(signature(&words(n * 1_000..n * 1_000 + 100))), n);
         }
-        let nearly = signature(&sentence((7_000..7_097).chain([1, 2, 3])));
+        let nearly = signature(&words((7_000..7_097).chain([1, 2, 3])));
         assert_eq!(index.similar(&nearly, false), [7]);
-        assert!(index.similar(&signature(&sentence(500_000..500_100)), false).is_empty());
+        assert!(index.similar(&signature(&words(500_000..500_100)), false).is_empty());
         assert_eq!([0.5, 0.7, 0.9, 1.0].map(band_places), [3, 4, 10, 32]);
     }
 

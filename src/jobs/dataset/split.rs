@@ -14,7 +14,10 @@ use super::report::Divided;
 use super::similarity::{Index, Signature};
 
 /// How often it is told how far it has come.
-const TICK_ROWS: usize = 256;
+const TICK_ROWS: u32 = 256;
+
+/// Rows that stay together, behind a key that they are ordered by.
+type Cluster = (Vec<u8>, Vec<u32>);
 
 /// What a row is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ impl Split {
         seed: u64,
         told: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<(Vec<Side>, Divided), Error> {
-        let mut clusters: Vec<(Vec<u8>, Vec<u32>)> = self.clusters(examples, told)?;
+        let mut clusters = self.clusters(examples, told)?;
         for (key, rows) in &mut clusters {
             let lowest = rows.iter().map(|row| examples[*row as usize].digest()).min().unwrap_or_default();
             *key = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(lowest).finalize().to_vec();
@@ -98,7 +101,9 @@ impl Split {
         for (_, rows) in &clusters[..dealt] {
             if let Some((side, wanted)) = left.iter_mut().find(|(_, wanted)| *wanted > 0 && fits(rows.len(), *wanted)) {
                 *wanted = wanted.saturating_sub(rows.len());
-                rows.iter().for_each(|row| sides[*row as usize] = *side);
+                for row in rows {
+                    sides[*row as usize] = *side;
+                }
             }
         }
         for (_, rows) in &clusters {
@@ -111,13 +116,13 @@ impl Split {
     }
 
     /// Rows that stay together.
-    fn clusters(&self, examples: &[Example], told: &mut dyn FnMut(u64) -> Result<(), Error>) -> Result<Vec<(Vec<u8>, Vec<u32>)>, Error> {
+    fn clusters(&self, examples: &[Example], told: &mut dyn FnMut(u64) -> Result<(), Error>) -> Result<Vec<Cluster>, Error> {
         let mut sets = Sets::new(examples.len());
         let mut first: HashMap<[u8; 32], u32> = HashMap::new();
         let mut index = self.near_duplicates.map(Index::new);
         let mut rows_of_index = Vec::new();
         for (row, example) in (0_u32..).zip(examples) {
-            if row as usize % TICK_ROWS == 0 {
+            if row.is_multiple_of(TICK_ROWS) {
                 told(u64::from(row))?;
             }
             let keys = [group_key(example), prompt_key(&example.body)];
@@ -198,7 +203,7 @@ impl Sets {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::example::samples::{chat, text};
+    use super::super::example::samples::{chat, text, words};
     use super::*;
 
     fn sides(split: &Split, examples: &[Example], seed: u64) -> Vec<Side> {
@@ -206,8 +211,8 @@ mod tests {
     }
 
     fn distinct(count: u32) -> Vec<Example> {
-        let words = |n: u32| (0..30).map(|i| format!("w{} ", n * 100 + i)).collect::<String>();
-        (0..count).map(|n| chat(&words(n), &words(n + 100_000))).collect()
+        let said = |n: u32| words(n * 100..n * 100 + 30);
+        (0..count).map(|n| chat(&said(n), &said(n + 100_000))).collect()
     }
 
     fn count(sides: &[Side], wanted: Side) -> usize {
@@ -240,7 +245,7 @@ mod tests {
     #[test]
     fn what_belongs_together_is_not_parted() {
         let split = Split { validation: 0.2, test: 0.2, ..Split::default() };
-        let long = |n: u32, end: &str| text(&((0..60).map(|i| format!("t{} ", n * 1_000 + i)).collect::<String>() + end));
+        let long = |n: u32, end: &str| text(&(words(n * 1_000..n * 1_000 + 60) + end));
         let mut rows = Vec::new();
         for n in 0..40 {
             rows.push((n, long(n, "one end")));

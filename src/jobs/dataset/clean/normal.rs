@@ -33,10 +33,8 @@ fn shown(c: char) -> Option<char> {
         '\n' | '\t' => Some(c),
         '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some('\n'),
         '\u{a0}' | '\u{202f}' | '\u{3000}' => Some(' '),
-        // The mark of byte order, and what changes the direction of a text unseen.
-        '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
-        // No characters, as Unicode says.
-        '\u{fdd0}'..='\u{fdef}' => None,
+        // The mark of byte order, what changes the direction of a text unseen, and what are no characters, as Unicode says.
+        '\u{feff}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fdd0}'..='\u{fdef}' => None,
         c if c.is_control() || u32::from(c) & 0xfffe == 0xfffe => None,
         c => Some(c),
     }

@@ -1,6 +1,6 @@
 //! Rows that are too short, too long, say the same over and over, or are hardly text.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,9 +75,9 @@ fn repetition(text: &str) -> f64 {
         return 0.0;
     }
     let mut repeated = vec![false; words.len()];
-    let mut seen: HashMap<&[&str], ()> = HashMap::with_capacity(words.len());
+    let mut seen: HashSet<&[&str]> = HashSet::with_capacity(words.len());
     for (start, run) in words.windows(RUN_WORDS).enumerate() {
-        if seen.insert(run, ()).is_some() {
+        if !seen.insert(run) {
             repeated[start..start + RUN_WORDS].fill(true);
         }
     }
@@ -102,13 +102,13 @@ fn share(part: usize, whole: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::dataset::example::samples::chat;
+    use crate::jobs::dataset::example::samples::{chat, words};
 
     #[test]
     fn rubbish_is_told_from_text() {
         let quality = Quality { min_chars: 3, max_chars: Some(2_000), ..Quality::default() };
         let fault = |answer: &str| quality.fault(&chat("question", answer).body);
-        let distinct: String = (0..80).map(|n| format!("word{n} ")).collect();
+        let distinct = words(0..80);
         assert_eq!(fault(&distinct), None);
         assert_eq!(fault("42!"), None);
         assert_eq!(fault("ab"), Some("too short"));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::jobs::dataset::example::samples::chat;
+use crate::jobs::dataset::example::samples::{chat, words};
 use crate::jobs::dataset::example::{Body, Role, Turn};
 
 fn clean(options: &Clean, rows: Vec<Example>) -> (Vec<String>, Cleaned) {
@@ -9,7 +9,7 @@ fn clean(options: &Clean, rows: Vec<Example>) -> (Vec<String>, Cleaned) {
 }
 
 fn long(n: u32, end: &str) -> Example {
-    chat(&format!("question {n}"), &((0..80).map(|i| format!("w{} ", n * 1_000 + i)).collect::<String>() + end))
+    chat(&format!("question {n}"), &(words(n * 1_000..n * 1_000 + 80) + end))
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn what_is_left_out_and_masked_is_reported_without_being_repeated() {
 
 #[test]
 fn a_long_system_text_does_not_make_rows_near_duplicates() {
-    let system: String = (0..200).map(|n| format!("rule{n} ")).collect();
+    let system = words(50_000..50_200);
     let rows = (0..20).map(|n| {
         let Body::Chat(turns) = long(n, "").body else { panic!("a conversation") };
         let turns = [vec![Turn::new(Role::System, system.clone())], turns].concat();

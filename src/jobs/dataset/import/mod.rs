@@ -63,6 +63,7 @@ impl Source {
 /// How much is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "all of them are bounds, and are called so in the input")]
 pub struct Limits {
     /// Of one row, as it is written in the file.
     pub max_row_bytes: usize,
@@ -150,7 +151,7 @@ impl<'a> Import<'a> {
                 Ok((body, group)) => self.keep(Example { body, group, source: number, row: raw.number }, &mut intake)?,
                 Err(reason) => intake.bad.add(reason.kind(), &format!("{}: {reason}", raw.number)),
             }
-            if intake.rows % TICK_ROWS == 0 {
+            if intake.rows.is_multiple_of(TICK_ROWS) {
                 told(read.load(Ordering::Relaxed))?;
             }
         }

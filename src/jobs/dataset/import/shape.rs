@@ -20,7 +20,9 @@ pub(super) fn read(fields: &Fields) -> Result<Body, Reason> {
         let turns = turns(&fields[key], key)?;
         return chat(preamble(fields)?.into_iter().chain(turns).collect());
     }
-    if let Some(answer) = ANSWERS.into_iter().find(|key| fields.contains_key(*key)) {
+    let given = |key: &&str| fields.get(*key).is_some_and(|value| !value.is_null());
+    let named = |key: &&str| fields.contains_key(*key) && !fields.contains_key("text");
+    if let Some(answer) = ANSWERS.into_iter().find(given).or_else(|| ANSWERS.into_iter().find(named)) {
         return answered(fields, answer);
     }
     match fields.get("text") {
@@ -163,7 +165,7 @@ fn turn(item: &Value, key: &'static str) -> Result<Turn, Reason> {
         for call in calls {
             let function = call.get("function").unwrap_or(call);
             let line = if content.is_empty() { "" } else { "\n" };
-            content.push_str(&format!("{line}<tool_call>\n{}\n</tool_call>", called(function)));
+            content = format!("{content}{line}<tool_call>\n{}\n</tool_call>", called(function));
         }
     }
     if says == "function_call" {

@@ -55,7 +55,7 @@ fn questions_with_answers_are_conversations() {
     }
     let alpaca = json!({"system": "s", "instruction": "q", "input": "i", "output": 4, "history": [["x", "y"]]});
     assert_eq!(line(&alpaca), messages(&[("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "q\n\ni"), ("assistant", "4")]));
-    assert_eq!(line(&json!({"text": "t"})), r#"{"text":"t"}"#);
+    assert_eq!(line(&json!({"text": "t", "answer": null})), r#"{"text":"t"}"#);
 }
 
 #[test]

@@ -162,6 +162,7 @@ fn broken_parquet_is_refused_and_does_not_end_the_program() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let outcomes: Vec<bool> = (0..whole.len())
+        .step_by(3)
         .map(|at| {
             let mut broken = whole.clone();
             broken[at] ^= 0x55;

@@ -23,7 +23,7 @@ use crate::jobs::finetune::batch::{Row, Rows};
 use crate::jobs::positioned::read_exact_at;
 
 const MAGIC: &[u8; 8] = b"ARRTOKS1";
-const TRAILER_BYTES: u64 = 24;
+const TRAILER_BYTES: usize = 24;
 /// Of a token and its weight.
 const TOKEN_BYTES: u64 = 8;
 const MAX_FOOTER_BYTES: u64 = 16 << 20;
@@ -161,8 +161,8 @@ impl Cache {
 
     fn read(file: File, key: Key) -> io::Result<Option<Self>> {
         let length = file.metadata()?.len();
-        let mut trailer = [0; TRAILER_BYTES as usize];
-        let Some(at) = length.checked_sub(TRAILER_BYTES).filter(|at| *at >= MAGIC.len() as u64) else { return Ok(None) };
+        let mut trailer = [0; TRAILER_BYTES];
+        let Some(at) = length.checked_sub(TRAILER_BYTES as u64).filter(|at| *at >= MAGIC.len() as u64) else { return Ok(None) };
         read_exact_at(&file, &mut trailer, at)?;
         let number = |part: &[u8]| part.iter().rev().fold(0, |all: u64, byte| all << 8 | u64::from(*byte));
         let (footer_bytes, rows) = (number(&trailer[..8]), number(&trailer[8..16]));
@@ -234,7 +234,7 @@ mod tests {
         let key = Key::new("v", "train", &header("x"), &Options::default());
         assert!(Cache::open(&place, key).expect("looked").is_none());
         let mut writer = Writer::create(&place).expect("made");
-        rows().iter().for_each(|row| writer.push(row).expect("written"));
+        rows().iter().try_for_each(|row| writer.push(row)).expect("written");
         let statistics = Statistics { rows: 3, tokens: 4, ..Statistics::default() };
         let cache = writer.finish(key, statistics.clone()).expect("finished");
         for cache in [cache, Cache::open(&place, key).expect("read").expect("there")] {
@@ -254,7 +254,7 @@ mod tests {
         let options = Options::default();
         let key = Key::new("v", "train", &header("x"), &options);
         let mut writer = Writer::create(&place).expect("made");
-        rows().iter().for_each(|row| writer.push(row).expect("written"));
+        rows().iter().try_for_each(|row| writer.push(row)).expect("written");
         drop(writer.finish(key, Statistics::default()).expect("finished"));
         for other in [
             Key::new("w", "train", &header("x"), &options),

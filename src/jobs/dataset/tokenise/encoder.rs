@@ -204,7 +204,7 @@ impl Encoder {
 
     /// Whether turns had to be merged.
     fn write(&self, turns: &[Turn], asks: bool) -> Result<(Written, bool), Dropped> {
-        let marks = Marks::free(turns.iter().map(|turn| turn.content.as_str())).ok_or(Dropped::Characters)?;
+        let marks = Marks::free(&turns.iter().map(|turn| turn.content.as_str())).ok_or(Dropped::Characters)?;
         let mut defused = false;
         let mut messages: Vec<Message> = Vec::with_capacity(turns.len());
         for turn in turns {

@@ -15,7 +15,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::example::Example;
+use super::example::{Body, Example};
 use crate::jobs::finetune::batch::Row;
 
 pub use cache::{Cache, Key, Writer};
@@ -81,7 +81,7 @@ impl Default for Options {
 /// Makes tokens of rows, one after the other, and gives them to `take`. `told`: hears how many rows are done, and may stop it.
 ///
 /// # Errors
-/// Those of `take` and `told`, and when no row is left.
+/// Those of `take` and `told`, when no row is left, and when only some of the rows are preferences.
 pub fn encode_all(
     encoder: &Encoder,
     examples: &[Example],
@@ -90,6 +90,13 @@ pub fn encode_all(
 ) -> Result<Statistics, Error> {
     /// How often it is told how far it has come.
     const TICK_ROWS: usize = 64;
+    let preferences = examples.iter().filter(|example| matches!(example.body, Body::Preference { .. })).count();
+    if preferences != 0 && preferences != examples.len() {
+        return Err(Error::Options(format!(
+            "{preferences} of {} rows are preferences: those are trained on by themselves",
+            examples.len()
+        )));
+    }
     let mut statistics = statistics::Counting::default();
     for (index, example) in examples.iter().enumerate() {
         if index % TICK_ROWS == 0 {

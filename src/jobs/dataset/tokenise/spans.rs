@@ -21,7 +21,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Three that none of the texts has.
-    pub fn free<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+    pub fn free<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> Option<Self> {
         // Their bytes in UTF-8 begin so, and hardly any text has them.
         let any = texts.clone().any(|text| memchr::memmem::find(text.as_bytes(), b"\xef\xb7").is_some());
         let used = |c: &char| any && texts.clone().any(|text| text.contains(*c));
@@ -147,7 +147,7 @@ mod tests {
         let messages: Vec<Message> =
             turns.iter().enumerate().map(|(index, text)| Message::new(if index % 2 == 0 { "user" } else { ASSISTANT }, *text)).collect();
         let text = template.render_with(&messages, &names, false).expect("rendered");
-        let marks = Marks::free(turns.iter().copied()).expect("free");
+        let marks = Marks::free(&turns.iter().copied()).expect("free");
         let found = Answers { template: &template, names: &names, lead: &lead(&template, &names) }.find(&text, &messages, marks, first)?;
         Some(found.into_iter().map(|span| text[span].to_owned()).collect())
     }
