@@ -2,6 +2,8 @@
 
 mod convert;
 mod dataset;
+#[cfg(feature = "embedded")]
+mod finetune;
 mod jobs;
 
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use clap_complete::Shell;
 
 pub use convert::Convert;
 pub use dataset::Dataset;
+#[cfg(feature = "embedded")]
+pub use finetune::Finetune;
 pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand, WorkerSettings};
 
 use super::exit::Exit;
@@ -48,6 +52,9 @@ pub enum Command {
     Convert(Box<Convert>),
     /// Make a data set for fine-tuning of files: clean it, leave out duplicates, divide it.
     Dataset(Box<Dataset>),
+    /// Fine-tune a model on rows of your own: from data to a model that is served.
+    #[cfg(feature = "embedded")]
+    Finetune(Box<Finetune>),
     /// Submit, follow, cancel and retry background jobs of a running gateway.
     Jobs(Jobs),
     /// Work on the background jobs of a data folder, beside the gateway that runs on it.

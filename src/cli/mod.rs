@@ -17,6 +17,8 @@ mod dataset;
 mod demo_model;
 mod doctor;
 pub mod exit;
+#[cfg(feature = "embedded")]
+mod finetune;
 mod generate;
 mod inspect;
 mod jobs;
@@ -69,6 +71,8 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Keys(args) => wait(keys::run(args, variables)),
         Command::Convert(args) => convert::run(&args, variables),
         Command::Dataset(args) => dataset::run(&args, variables),
+        #[cfg(feature = "embedded")]
+        Command::Finetune(args) => finetune::run(&args, variables),
         Command::Jobs(args) => wait(jobs::run(args, variables)),
         Command::Worker(args) => worker::run(&args, variables),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),

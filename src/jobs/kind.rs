@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::checksum::Checksum;
 use super::dataset::Dataset;
+#[cfg(feature = "embedded")]
+use super::finetune::job::Finetune;
 use super::make::{Convert, Server};
 use super::roots::Roots;
 use super::trial::Trial;
@@ -119,6 +121,8 @@ impl Registry {
     #[must_use]
     pub fn standard(trial: bool) -> Self {
         let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert), Box::new(Dataset)];
+        #[cfg(feature = "embedded")]
+        kinds.push(Box::new(Finetune));
         if trial {
             kinds.push(Box::new(Trial));
         }

@@ -40,13 +40,22 @@ pub struct Tensor {
 impl Source {
     /// Maps the file whose header this is, and has its pages read.
     pub fn open(path: &Path, header: &Header) -> Result<Self> {
+        Self::map(path, header, MmapOptions::new().populate())
+    }
+
+    /// As [`Source::open`], reading nothing before it is used.
+    pub fn open_unread(path: &Path, header: &Header) -> Result<Self> {
+        Self::map(path, header, &MmapOptions::new())
+    }
+
+    fn map(path: &Path, header: &Header, options: &MmapOptions) -> Result<Self> {
         let file = File::open(path)?;
         if file.metadata()?.len() != header.file_size_bytes {
             return Err(Error::Header { key: "the file".to_owned(), why: "has another size than when its header was read".to_owned() });
         }
         // SAFETY: the map is read-only, and the bytes are read as numbers, for which every pattern is valid. That nobody cuts the
         // file short is asked of who runs the program (see the head of this module).
-        let map = unsafe { MmapOptions::new().populate().map(&file)? };
+        let map = unsafe { options.map(&file)? };
         Ok(Self { map: Arc::new(map) })
     }
 

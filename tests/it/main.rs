@@ -20,6 +20,8 @@ mod faults;
 #[cfg(feature = "embedded")]
 mod finetune;
 #[cfg(feature = "embedded")]
+mod finetuning;
+#[cfg(feature = "embedded")]
 mod gemma_folder;
 #[cfg(feature = "embedded")]
 mod gemma_merged;

@@ -12,6 +12,7 @@ mod exact;
 pub mod export;
 mod gradient;
 mod host;
+pub mod job;
 pub mod learner;
 pub mod objective;
 mod optimizer;

@@ -21,6 +21,13 @@ pub struct Places {
 }
 
 impl Places {
+    /// A source by itself: a folder as Hugging Face has it, or a GGUF file.
+    #[must_use]
+    pub fn of(path: PathBuf) -> Self {
+        let source = if path.is_dir() { Source::Folder(path) } else { Source::Gguf(path) };
+        Self { source, adapter: None, imatrix: None }
+    }
+
     /// The file that those that are made can be compared with, where it is there already: a GGUF file of the very model. A folder is none,
     /// nor is what an adapter is merged into; a file of [`Places::reference_type`] made of them is.
     #[must_use]

@@ -86,14 +86,26 @@ impl Engine {
     /// When the model is not supported or broken, the settings make no sense or name what it does not have, or the device fails.
     pub fn load(path: &Path, header: &Header, device: Device, settings: &Settings) -> Result<Self> {
         let fused = device.is_cpu();
-        Self::load_with(path, header, settings, Compute { dtype: activations(fused, settings), fused, device })
+        let compute = Compute { dtype: activations(fused, settings), fused, device };
+        Self::load_with(Source::open(path, header)?, header, settings, compute)
     }
 
-    fn load_with(path: &Path, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
+    /// What passes over so many tokens would take on the CPU, of which the longest row has so many, without reading the weights.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn survey(path: &Path, header: &Header, settings: &Settings, tokens: usize, longest_row: usize) -> Result<Memory> {
+        let settings = Settings { precision: Precision::Single, ..settings.clone() };
+        let compute = Compute { dtype: DType::F32, fused: true, device: Device::Cpu };
+        let engine = Self::load_with(Source::open_unread(path, header)?, header, &settings, compute)?;
+        Ok(engine.predicted(tokens, longest_row))
+    }
+
+    fn load_with(source: Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
         if let Method::Lora(lora) = &settings.method {
             lora.check()?;
         }
-        let (config, source) = (Config::from_header(header)?, Source::open(path, header)?);
+        let config = Config::from_header(header)?;
         let loader = Loader { compute: &compute, config: &config, header, source: &source, settings };
         let mut engine = Self {
             embedding: loader.embedding()?,

@@ -10,9 +10,9 @@ use crate::gguf::{Header, TensorInfo, TensorKind};
 use crate::jobs::convert;
 use crate::jobs::convert::config::Family;
 use crate::jobs::convert::model::refuse_parts;
-use crate::jobs::positioned::read_exact_at;
 use crate::jobs::convert::rows::length;
 use crate::jobs::convert::tensors::MAX_ROW;
+use crate::jobs::positioned::read_exact_at;
 
 /// Those that Hugging Face's names are known of, each once for its architecture.
 const FAMILIES: &[Family] = &[Family::Llama, Family::Phi3, Family::Gemma, Family::Gemma2, Family::Gemma3, Family::Qwen2, Family::Qwen3];

@@ -248,3 +248,68 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     paths.sort();
     Ok(paths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::roots::Roots;
+
+    /// A folder that jobs may read, with a tiny model and a file of rows.
+    fn ground() -> (tempfile::TempDir, Ground) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("files");
+        std::fs::create_dir_all(&root).expect("made");
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lm_qwen2-biases.gguf");
+        std::fs::copy(tiny, root.join("m.gguf")).expect("copied");
+        std::fs::write(root.join("rows.jsonl"), "{\"text\": \"x\"}\n").expect("written");
+        let ground = Ground::beneath(Roots::new(vec![root]));
+        (folder, ground)
+    }
+
+    fn input(change: &Value) -> Value {
+        let mut all = json!({"base": "files/m.gguf", "data": {"sources": [{"path": "files/rows.jsonl"}]}});
+        for (key, value) in change.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        all
+    }
+
+    #[test]
+    fn a_plan_says_the_steps_and_what_longer_passes_take_more() {
+        let (_folder, ground) = ground();
+        let plan = |change: Value| Finetune.plan(&input(&change), &ground).expect("a plan");
+        let usual = plan(json!({}));
+        assert_eq!(usual.steps, ["base", "data", "test before", "train", "export", "test after", "keep"]);
+        let longer = plan(json!({"training": {"batch_tokens": 65_536}}));
+        assert!(longer.needs.memory_bytes > usual.needs.memory_bytes, "{longer:?}");
+        let published = plan(json!({"publish": {"name": "m", "library": true}}));
+        assert_eq!(published.steps.last().map(String::as_str), Some("publish"));
+        let later = plan(json!({"base": "artifact:j/m.gguf"}));
+        assert!(later.needs.memory_bytes > 1 << 30);
+        assert_eq!(plan(json!({"base": "hf:o/n"})).steps[0], "fetch");
+    }
+
+    #[test]
+    fn what_cannot_be_trained_is_refused_before_it_is_a_job() {
+        let (_folder, ground) = ground();
+        let refused = |change: Value| Finetune.plan(&input(&change), &ground).expect_err("refused").to_string();
+        for (change, word) in [
+            (json!({"base": "files/rows.jsonl"}), "no model file"),
+            (json!({"adapter": {"targets": ["attn_x"]}}), "attn_x"),
+            (json!({"training": {"epochs": 0}}), "epochs"),
+            (json!({"publish": {"name": "m", "to": ["nobody"]}}), "nobody"),
+            (json!({"base": "../m.gguf"}), "../m.gguf"),
+            (json!({"data": {"sources": [{"path": "files"}]}}), "folder"),
+        ] {
+            let why = refused(change.clone());
+            assert!(why.contains(word), "{change}: {why}");
+        }
+    }
+
+    #[test]
+    fn only_operators_publish_and_fetch() {
+        assert_eq!(Finetune.role(&input(&json!({}))), Role::User);
+        assert_eq!(Finetune.role(&input(&json!({"publish": {"name": "m"}}))), Role::Operator);
+        assert_eq!(Finetune.role(&input(&json!({"base": "hf:o/n"}))), Role::Operator);
+    }
+}

@@ -18,6 +18,7 @@ pub(super) fn render(report: &Report) -> String {
     let _ = write!(page, "</table></div><h2>Loss</h2>{}", report.loss_plot());
     evaluations(report, &mut page);
     samples(report, &mut page);
+    answers(report, &mut page);
     let options = serde_json::to_string_pretty(&report.options).unwrap_or_default();
     let _ = writeln!(page, "<h2>Options</h2><pre>{}</pre></body></html>", escape(&options));
     page
@@ -34,6 +35,16 @@ fn evaluations(report: &Report, page: &mut String) {
     page.push_str("</tr>");
     for evaluation in &report.summary.evaluations {
         let cells = words::cells(evaluation).map(|cell| format!("<td class=\"n\">{cell}</td>"));
+        let _ = write!(page, "<tr>{}</tr>", cells.concat());
+    }
+    page.push_str("</table></div>");
+}
+
+fn answers(report: &Report, page: &mut String) {
+    let Some(tested) = &report.tested else { return };
+    page.push_str("<h2>Some test rows</h2><div class=\"wide\"><table><tr><th>expected</th><th>the base</th><th>the model</th></tr>");
+    for (before, after) in tested.before.answers.iter().zip(&tested.after.answers) {
+        let cells = [&after.expected, &before.answer, &after.answer].map(|text| format!("<td><pre>{}</pre></td>", escape(text)));
         let _ = write!(page, "<tr>{}</tr>", cells.concat());
     }
     page.push_str("</table></div>");

@@ -12,6 +12,7 @@ pub(super) fn render(report: &Report) -> String {
     }
     evaluations(report, &mut text);
     samples(report, &mut text);
+    answers(report, &mut text);
     let options = serde_json::to_string_pretty(&report.options).unwrap_or_default();
     let _ = writeln!(text, "\n## Options\n\n```json\n{options}\n```");
     text
@@ -24,6 +25,14 @@ fn evaluations(report: &Report, text: &mut String) {
     let _ = writeln!(text, "\n## On the validation rows\n\n| {} |\n|--:|--:|--:|--:|", words::COLUMNS.join(" | "));
     for evaluation in &report.summary.evaluations {
         let _ = writeln!(text, "| {} |", words::cells(evaluation).join(" | "));
+    }
+}
+
+fn answers(report: &Report, text: &mut String) {
+    let Some(tested) = &report.tested else { return };
+    let _ = writeln!(text, "\n## Some test rows\n\n| expected | the base | the model |\n|---|---|---|");
+    for (before, after) in tested.before.answers.iter().zip(&tested.after.answers) {
+        let _ = writeln!(text, "| {} | {} | {} |", cell(&code(&after.expected)), cell(&code(&before.answer)), cell(&code(&after.answer)));
     }
 }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 pub use lines::Lines;
 pub use tensorboard::Events;
 
+use super::job::{Model, Tested};
 use super::options::Options;
 use super::trainer::Summary;
 use crate::jobs::page::svg;
@@ -41,9 +42,14 @@ pub struct Report {
     pub base: Base,
     pub data: Data,
     pub trained_parameters: u64,
+    pub predicted_peak_bytes: u64,
     pub device: String,
     pub options: Options,
     pub summary: Summary,
+    /// What was made of it; `None`: nothing yet.
+    pub model: Option<Model>,
+    /// How it does on the test rows; `None`: there are none.
+    pub tested: Option<Tested>,
 }
 
 impl Report {
@@ -83,7 +89,9 @@ impl Report {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::jobs::evaluate::{Answer, Score};
     use crate::jobs::finetune::checkpoint::{Best, Ending, Evaluation, Sample};
+    use crate::jobs::finetune::job::Survived;
     use crate::jobs::finetune::objective::Preferences;
     use crate::jobs::finetune::trainer::{Record, Step};
 
@@ -119,6 +127,7 @@ pub(super) mod tests {
             base: Base { name: "gemma3:270m".into(), digest: "sha256:00".into() },
             data: Data { hash: "ab".into(), rows: 100, validation_rows: 10 },
             trained_parameters: 1_474_560,
+            predicted_peak_bytes: 1_400_000_000,
             device: "CPU".into(),
             options: Options::default(),
             summary: Summary {
@@ -137,7 +146,31 @@ pub(super) mod tests {
                 best: Some(Best { step: 2, figure: 2.125, checkpoint: "step-00000002".into() }),
                 last: Some("step-00000003".into()),
             },
+            model: Some(Model {
+                file: "a.gguf".into(),
+                sha256: "cd".into(),
+                size_bytes: 1_000_000,
+                file_type: "Q8_0".into(),
+                survival: vec![Survived { tensor: "blk.0.attn_q.weight".into(), stored_as: "Q8_0".into(), gain: 0.987, change: 0.01 }],
+                warnings: vec!["mind <this>".into()],
+            }),
+            tested: Some(Tested { before: score(0.125), after: score(0.875) }),
         }
+    }
+
+    fn score(accuracy: f64) -> Score {
+        let answer = Answer {
+            prompt: "which | one?".into(),
+            expected: "<b>".into(),
+            answer: "c".into(),
+            right: false,
+            f1: 0.0,
+            nll: 1.0,
+            expected_tokens: 1,
+            tokens: 2,
+            seconds: 0.5,
+        };
+        Score { items: 8, accuracy, f1: accuracy, labels: None, perplexity: 1.5, tokens: 16, seconds: 4.0, answers: vec![answer] }
     }
 
     #[test]

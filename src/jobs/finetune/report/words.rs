@@ -1,7 +1,9 @@
 //! Figures in words, the same in all forms of a report.
 
 use super::Report;
+use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::checkpoint::{Ending, Evaluation};
+use crate::jobs::finetune::job::Model;
 use crate::jobs::page::size;
 
 pub(super) fn ending(report: &Report) -> String {
@@ -25,6 +27,7 @@ pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("Tokens/s", format!("{:.1}", summary.tokens_per_s)),
         ("Time per epoch", epochs(&summary.epoch_seconds)),
         ("Peak memory", summary.peak_memory_bytes.map_or_else(|| "not measured".to_owned(), size)),
+        ("Peak memory, predicted", size(report.predicted_peak_bytes)),
     ];
     if let (Some(first), Some(last)) = (summary.losses.first(), summary.losses.last()) {
         rows.push(("Loss, first and last step", format!("{first:.4}, {last:.4}")));
@@ -36,6 +39,33 @@ pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
     if let Some(last) = summary.evaluations.last() {
         rows.push(("Last on the validation rows", seen(last)));
     }
+    if let Some(tested) = &report.tested {
+        rows.push(("Test rows, the base", score(&tested.before)));
+        rows.push(("Test rows, the model", score(&tested.after)));
+    }
+    rows.extend(report.model.iter().flat_map(model));
+    rows
+}
+
+/// How test rows were answered.
+fn score(score: &Score) -> String {
+    let labels = score.labels.as_ref().map(|labels| format!(", macro F1 {:.3}", labels.macro_f1)).unwrap_or_default();
+    format!(
+        "{:.1} % right of {}, F1 of words {:.3}{labels}, perplexity {:.3}",
+        100.0 * score.accuracy,
+        score.items,
+        score.f1,
+        score.perplexity
+    )
+}
+
+fn model(model: &Model) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("Model", format!("{}, {}, {} (sha256:{})", model.file, model.file_type, size(model.size_bytes), model.sha256))];
+    if let Some(least) = model.survival.first() {
+        let words = format!("{:.3} of {}, stored as {}", least.gain, least.tensor, least.stored_as);
+        rows.push(("Least of a change that survives", words));
+    }
+    rows.extend(model.warnings.iter().map(|warning| ("Mind", warning.clone())));
     rows
 }
 

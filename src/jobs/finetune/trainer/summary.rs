@@ -1,11 +1,11 @@
 //! What a run came to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::jobs::finetune::checkpoint::{Best, Ending, Evaluation, State};
 
 /// Over all attempts of the run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub ending: Ending,
     /// Steps that were made, of how many.

@@ -11,6 +11,7 @@ use crate::jobs::finetune::engine::compute::Compute;
 use crate::jobs::finetune::engine::{Engine, Settings, activations};
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::finetune::rng::{Philox, Purpose};
+use crate::lm::weights::Source;
 
 /// What a model is made of.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +170,8 @@ impl Place {
     /// As on an accelerator.
     pub fn composed(&self, settings: &Settings) -> Engine {
         let compute = Compute { device: Device::Cpu, fused: false, dtype: activations(false, settings) };
-        Engine::load_with(&self.path, &Header::read_file(&self.path).unwrap(), settings, compute).unwrap()
+        let header = Header::read_file(&self.path).unwrap();
+        Engine::load_with(Source::open(&self.path, &header).unwrap(), &header, settings, compute).unwrap()
     }
 }
 
