@@ -30,6 +30,12 @@ test: model ## run all tests
 	@scripts/require.sh cargo cc
 	cargo test --locked --workspace
 
+.PHONY: fuzz
+fuzz: ## look for files that a reader does not survive (FOR=60 seconds for each target; ONLY="gguf config")
+	@scripts/require.sh cargo cc python3
+	command -v cargo-fuzz >/dev/null || { echo "cargo fuzz is not on this machine: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	scripts/fuzz.sh "$(TARGET)" "$(or $(FOR),60)" $(ONLY)
+
 .PHONY: generated
 generated: ## write openapi/openapi.json and the generated pages of docs/ anew
 	ARRIERO_TEST_UPDATE=1 cargo test --locked --test it docs

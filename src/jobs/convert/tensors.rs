@@ -109,6 +109,13 @@ fn tensor(file: usize, entry: &Entry, name: &str, config: &Config, stage: Tensor
     if dimensions.is_empty() || dimensions.len() > MAX_RANK || dimensions.contains(&0) || dimensions[0] > MAX_ROW {
         return Err(wrong(format!("the shape {:?} cannot be converted", entry.shape)));
     }
+    // Before a list is made of so many tokens.
+    if own == "token_embd.weight" && entry.shape[0] < config.vocab_size {
+        return Err(wrong(format!(
+            "{} rows for the {} tokens that `vocab_size` in config.json promises",
+            entry.shape[0], config.vocab_size
+        )));
+    }
     if config.family == Family::Gemma3 && own == "token_embd.weight" && dimensions.len() == 2 {
         dimensions[1] = dimensions[1].min(vocabulary);
     }

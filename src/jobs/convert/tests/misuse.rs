@@ -137,6 +137,9 @@ fn weights_that_do_not_fit_the_configuration_are_refused() {
         let error = plan(&options).expect_err(what).to_string();
         assert!(error.contains(what), "{error}");
     }
+    write_file(&weights, &[tensor("model.embed_tokens.weight", "BF16", &[271, 256])]);
+    let error = plan(&options).expect_err("too few rows").to_string();
+    assert!(error.contains("271 rows for the 272 tokens"), "{error}");
     write_file(&weights, &[tensor("lm_head.weight", "BF16", &[272, 256])]);
     assert!(plan(&options).expect_err("no embedding").to_string().contains("embed_tokens"));
 }
