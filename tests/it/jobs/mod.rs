@@ -3,6 +3,8 @@
 mod api;
 mod cli;
 mod crash;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod workers;
 
 use std::path::Path;
@@ -42,7 +44,12 @@ impl Yard {
     }
 
     pub async fn with(more: &[(&'static str, &'static str)]) -> Self {
-        let (data, fake) = (tempfile::tempdir().expect("a folder"), fake(|_| {}).await);
+        Self::on(tempfile::tempdir().expect("a folder"), more).await
+    }
+
+    /// With its data in a folder that is there already.
+    pub async fn on(data: TempDir, more: &[(&'static str, &'static str)]) -> Self {
+        let fake = fake(|_| {}).await;
         let process = start(data.path(), &fake, more).await;
         Self { data, fake, process, more: more.to_vec() }
     }
