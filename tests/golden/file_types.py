@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes types.txt from what `llama-quantize --dry-run` said of the shapes of real models: model, mixture, tensor, format.
 
-    python3 tests/golden/types.py TYPES.tsv.gz
+    python3 tests/golden/file_types.py TYPES.tsv.gz
 
 For each model: a line with its name, architecture, blocks, heads, shared heads and experts; a line for each tensor with its
 dimensions, in the order of writing, where `#` stands for each block's number; then for each mixture one letter a tensor.
