@@ -88,8 +88,8 @@ struct Scenario {
     /// What the gateway is not given, for one that does not know it: `keys`, `settings`; repeatable.
     #[arg(long, value_parser = ["keys", "settings"])]
     without: Vec<String>,
-    /// How often the gateway is killed.
-    #[arg(long, default_value_t = 10)]
+    /// How often the gateway is killed (kill, R11).
+    #[arg(long, visible_alias = "rounds", default_value_t = 10)]
     kills: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,

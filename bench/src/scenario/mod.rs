@@ -8,6 +8,7 @@
 
 mod ask;
 mod cached;
+mod crashes;
 mod crowd;
 mod decision;
 mod failover;
@@ -55,6 +56,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("R8", "backends that die and fail"),
     ("R9", "clients that leave in every phase"),
     ("R10", "changing runner options, leaked slots, hung runners, the eviction deadlock"),
+    ("R11", "kill -9 at random moments while keys and jobs are made"),
     ("swaps", "mixed models on two slots against first come first served"),
     ("P5", "a hit in the exact cache"),
     ("P6", "the time of one decision of the queue"),
@@ -79,6 +81,7 @@ pub async fn run(name: &str, plan: &Plan) -> Result<Report> {
         "R8" => failover::run(plan).await,
         "R9" => leaving::run(plan).await,
         "R10" => wedges::run(plan).await,
+        "R11" => crashes::run(plan).await,
         "SWAPS" => swaps::mixed(plan).await,
         "P5" => cached::hits(plan).await,
         "P6" => decision::run(plan).await,

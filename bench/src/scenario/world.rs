@@ -174,6 +174,18 @@ impl Gateway {
         secret(&answer).with_context(|| format!("POST /admin/keys answered {}: {}", reply.status, reply.text()))
     }
 
+    /// Of the administrator, where there are keys.
+    pub fn admin_key(&self) -> Option<String> {
+        self.admin.clone()
+    }
+
+    /// Puts a file into its data folder.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.data().join(path);
+        std::fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
+        Ok(std::fs::write(path, bytes)?)
+    }
+
     /// Starts the process, on the same folder and address as before; gives the time until it is ready.
     pub async fn restart(&mut self) -> Result<Duration> {
         let plain = || Command::new(&self.program);
