@@ -3,8 +3,8 @@
 
 use std::sync::LazyLock;
 
-use arriero_fuzz::jobs::convert::Source;
 use arriero_fuzz::ground::Ground;
+use arriero_fuzz::jobs::convert::Source;
 use libfuzzer_sys::fuzz_target;
 
 const DATA_BYTES: u64 = 8 << 20;

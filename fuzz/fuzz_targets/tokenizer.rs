@@ -3,8 +3,8 @@
 
 use std::sync::LazyLock;
 
-use arriero_fuzz::jobs::convert::Source;
 use arriero_fuzz::ground::{Ground, parts};
+use arriero_fuzz::jobs::convert::Source;
 use libfuzzer_sys::fuzz_target;
 
 static GROUND: LazyLock<Ground> = LazyLock::new(|| Ground::of("tiny-qwen2"));
