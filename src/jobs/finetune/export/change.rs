@@ -157,7 +157,9 @@ fn rescale(numbers: &mut [f32], to: f32) {
     #[expect(clippy::cast_possible_truncation, reason = "torch, too, has the length as f32")]
     let norm = numbers.iter().map(|number| f64::from(*number).powi(2)).sum::<f64>().sqrt() as f32;
     if norm > 0.0 {
-        numbers.iter_mut().for_each(|number| *number *= to / norm);
+        for number in numbers {
+            *number *= to / norm;
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Names {
         if !self.family.permutes() {
             return Ok(None);
         }
-        if rows == 0 || rows % (2 * heads) != 0 {
+        if rows == 0 || !rows.is_multiple_of(2 * heads) {
             return Err(Error::impossible(format!("{own} has {rows} rows, which cannot be {heads} heads of two halves")));
         }
         Ok(Some(rows / heads))

@@ -72,7 +72,9 @@ fn numbers(weights: &Weights, entry: &Entry, role: Role, own: &str, names: &Name
     weights.read(0, entry.start, &mut raw)?;
     unpack(entry.dtype, &raw, &mut numbers).map_err(|error| convert::Error::malformed(FILE, error.to_string()))?;
     if role == Role::Whole && names.less_one(&format!("{own}.weight")) {
-        numbers.iter_mut().for_each(|number| *number += 1.0);
+        for number in &mut numbers {
+            *number += 1.0;
+        }
     }
     let head = if role == Role::A { None } else { names.interleaved(own, entry.shape[0])? };
     let numbers = into_own(&numbers, numbers.len() / shape[0].max(1), head);

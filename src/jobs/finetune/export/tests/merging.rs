@@ -27,7 +27,9 @@ fn expected(base: &Path, parameters: &Tensors, name: &str, rank: usize) -> Vec<f
         if let Some(magnitude) = parameters.get(&format!("{name}.magnitude")) {
             let length = weights.iter().map(|weight| weight * weight).sum::<f64>().sqrt();
             let magnitude = f64::from(magnitude.to_vec1::<f32>().expect("numbers")[row]);
-            weights.iter_mut().for_each(|weight| *weight *= magnitude / length);
+            for weight in weights {
+                *weight *= magnitude / length;
+            }
         }
     }
     weights

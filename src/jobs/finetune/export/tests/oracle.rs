@@ -76,7 +76,7 @@ fn adapters_are_written_as_peft_saved_them() {
         };
         let (ours, theirs) = (config(&options.path), config(&saved(&name)));
         for (key, value) in ours.as_object().expect("an object") {
-            let set = |value: &Value| value.as_array().expect("a list").iter().cloned().map(|one| one.to_string()).collect::<BTreeSet<_>>();
+            let set = |value: &Value| value.as_array().expect("a list").iter().map(Value::to_string).collect::<BTreeSet<_>>();
             if key == "target_modules" {
                 assert_eq!(set(value), set(&theirs[key]), "{name}");
             } else {
