@@ -68,7 +68,7 @@ async fn a_job_and_a_command_make_the_same() {
 
     // What a job has made is what another one can begin with.
     let again = json!({"sources": [{"path": format!("artifact:{id}/train.jsonl")}], "split": {"validation": 0.0, "test": 0.0}});
-    let id = yard.submit(json!({"kind": "dataset", "input": again})).await;
+    let id = yard.submit(json!({"kind": "dataset", "input": again, "after": [id]})).await;
     assert_eq!(yard.until(&id, "succeeded").await["result"]["rows"]["train"], 30);
 }
 

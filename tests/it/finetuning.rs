@@ -176,7 +176,7 @@ fn what_cannot_be_trained_is_refused_in_a_line_that_says_why() {
     refused(&["--rank", "8"], 2, "cannot be used multiple times");
     refused(&["--targets", "attn_x"], 1, "attn_x");
     refused(&["--test-share", "1.5"], 2, "shares");
-    refused(&["--alpha", "-1"], 2, "alpha");
+    refused(&["--alpha=-1"], 2, "alpha");
     refused(&["--data", "/nowhere.jsonl"], 2, "/nowhere.jsonl");
     std::fs::write(&place.data, "{\"messages\": []}\n{}\n").expect("written");
     refused(&[], 1, "rows cannot be used");
@@ -189,13 +189,13 @@ async fn a_job_trains_what_the_command_trains_also_when_its_worker_is_killed() {
     let place = Place::new();
     answer(&place.run("whole", &["--json"]));
     let yard = Yard::new().await;
-    yard.put("files/rows.jsonl", std::fs::read(&place.data).expect("rows"));
+    yard.put("rows.jsonl", std::fs::read(&place.data).expect("rows"));
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        yard.put(&format!("models/tiny/{name}"), std::fs::read(place.base.join(name)).expect("there"));
+        yard.put(&format!("tiny/{name}"), std::fs::read(place.base.join(name)).expect("there"));
     }
     let id = yard
         .submit(json!({"kind": "finetune", "input": {
-            "base": "models/tiny", "device": "cpu", "adapter": {"rank": 4, "dropout": 0.1},
+            "base": "files/tiny", "device": "cpu", "adapter": {"rank": 4, "dropout": 0.1},
             "data": {"sources": [{"path": "files/rows.jsonl"}], "split": {"validation": 0.1, "test": 0.1}},
             "training": {"sequence_tokens": 96, "batch_tokens": 192, "accumulation": 2, "epochs": 2, "learning_rate": 0.005,
                 "evaluate_every_steps": 3, "save_every_steps": 2}}}))

@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for (flags, word) in [(["--rank", "0"], "rank"), (["--test-share", "2"], "test"), (["--learning-rate", "-1"], "learning_rate")] {
-            let wrong = parsed(&flags).expect_err("wrong");
+        for (flag, word) in [("--rank=0", "rank"), ("--test-share=2", "test"), ("--learning-rate=-1", "learning_rate")] {
+            let wrong = parsed(&[flag]).expect_err("wrong");
             assert!(wrong.contains(word), "{wrong}");
         }
         assert!(parsed(&["--dpo", "0.1", "--orpo", "0.1"]).is_err());
