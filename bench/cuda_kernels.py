@@ -7,6 +7,7 @@ engine does. Inputs are fresh and random, outputs are filled with NaN before eac
 """
 
 import argparse
+import functools
 import pathlib
 import statistics
 import sys
@@ -22,13 +23,14 @@ rows: list[tuple] = []
 failed: list[str] = []
 
 
-def module(*names):
-    code = "\n".join((KERNELS / name).read_text() for name in ("numbers.cuh", "mma.cuh", *names))
-    return cupy.RawModule(code=code, backend="nvrtc", options=("--std=c++17",))
+@functools.cache
+def module(name, **defined):
+    code = "\n".join((KERNELS / part).read_text() for part in ("numbers.cuh", "mma.cuh", f"{name}.cu"))
+    options = tuple(f"-D{key}={value}" for key, value in defined.items())
+    return cupy.RawModule(code=code, backend="nvrtc", options=("--std=c++17", *options))
 
 
-ATTENTION = module("attention_forward.cu", "attention_backward.cu")
-NORM, POINTWISE, CROSS_ENTROPY = module("norm.cu"), module("pointwise.cu"), module("cross_entropy.cu")
+POINTWISE, CROSS_ENTROPY = module("pointwise"), module("cross_entropy")
 
 
 def argument(value):
@@ -102,11 +104,11 @@ def table(found, key):
 
 
 class Attention:
-    def __init__(self, starts, heads, kv_heads, size, cap=0.0, window=0):
+    def __init__(self, starts, heads, kv_heads, size, cap=0.0, window=0, rows=None):
         self.starts, self.heads, self.kv_heads, self.size, self.cap, self.window = starts, heads, kv_heads, size, cap, window
         self.tokens, self.scale = starts[-1], size**-0.5
-        tile = 64 if size == 256 else 128
-        self.forward_tiles = table(tiles(starts, tile), key=lambda t: t[1] - t[0])
+        self.rows = rows or (1 if size == 256 else 2)
+        self.forward_tiles = table(tiles(starts, 64 * self.rows), key=lambda t: t[1] - t[0])
         self.query_tiles = table(tiles(starts, 64), key=lambda t: t[1] - t[0])
         self.key_tiles = table(tiles(starts, 64), key=lambda t: t[0] - t[2])
         self.pitch = (size + 8) * 2
@@ -121,29 +123,30 @@ class Attention:
         return self.heads // self.kv_heads, float(self.scale), float(self.cap), self.window
 
     def forward(self, q, k, v, out, lse):
-        tile = 64 if self.size == 256 else 128
+        tile, library = 64 * self.rows, module("attention_forward", HEAD_SIZE=self.size, FORWARD_ROWS=self.rows)
         launch(
-            ATTENTION, f"attention_forward_{self.size}", (self.heads, len(self.forward_tiles)), 128, q, k, v, out, lse, self.forward_tiles,
+            library, "attention_forward", (self.heads, len(self.forward_tiles)), 128, q, k, v, out, lse, self.forward_tiles,
             self.tokens, q.stride(0), k.stride(0), v.stride(0), out.stride(0), *self.shape(), shared=(tile + 128) * self.pitch,
         )
 
     def backward(self, q, k, v, out, lse, grad, delta, dq, dk, dv, parts=("delta", "keys", "queries")):
         size, pitch = self.size, self.pitch
         strides = (self.tokens, q.stride(0), k.stride(0), v.stride(0), grad.stride(0))
+        backward = module("attention_backward", HEAD_SIZE=size)
         if "delta" in parts:
-            launch(ATTENTION, f"attention_delta_{size}", blocks(self.tokens * self.heads, 8), 256, out, grad, delta, self.tokens, self.heads, out.stride(0))
+            launch(backward, "attention_delta", blocks(self.tokens * self.heads, 8), 256, out, grad, delta, self.tokens, self.heads, out.stride(0))
         if "keys" in parts:
             queries = 16 if size == 256 else 64
             shared = (128 + 3 * queries) * pitch + 16 * queries
             for name in ("keys", "values") if size == 256 else ("keys_values",):
                 launch(
-                    ATTENTION, f"attention_backward_{name}_{size}", (self.kv_heads, len(self.key_tiles)), 128, q, k, v, grad, lse, delta, dk, dv,
+                    backward, f"attention_backward_{name}", (self.kv_heads, len(self.key_tiles)), 128, q, k, v, grad, lse, delta, dk, dv,
                     self.key_tiles, *strides, dk.stride(0), dv.stride(0), *self.shape(), shared=shared,
                 )
         if "queries" in parts:
             shared = (192 if size < 256 else 128 + 64) * pitch
             launch(
-                ATTENTION, f"attention_backward_queries_{size}", (self.heads, len(self.query_tiles)), 128, q, k, v, grad, lse, delta, dq,
+                backward, "attention_backward_queries", (self.heads, len(self.query_tiles)), 128, q, k, v, grad, lse, delta, dq,
                 self.query_tiles, *strides, dq.stride(0), *self.shape(), shared=shared,
             )
 
@@ -217,6 +220,10 @@ def time_attention(quick):
         operations = 2 * 2 * size * heads * count * length * length / 2
         name = f"{count}×{length} heads {heads}/{kv_heads} size {size}"
         note(f"attention forward {name}", median_ms(forward), "TFLOP/s", operations, 790)
+        if size <= 128:
+            other = Attention(a.starts, heads, kv_heads, size, rows=1)
+            narrow = median_ms(lambda i: other.forward(*sets[i % 3][0][:3], *sets[i % 3][1][:2]))
+            note("   with tiles of 64 queries", narrow, "TFLOP/s", operations, 790)
         note(f"attention backward {name} (2.5×)", median_ms(backward), "TFLOP/s", 2.5 * operations, 790)
         note("   of it keys and values (2×)", median_ms(lambda i: backward(i, ("keys",))), "TFLOP/s", 2 * operations, 790)
         note("   of it queries (1.5×)", median_ms(lambda i: backward(i, ("queries",))), "TFLOP/s", 1.5 * operations, 790)
@@ -249,20 +256,20 @@ def rms(x, weight, eps):
 def check_norms():
     eps = 1e-5
     for columns in (64, 896, 4096, 5120, 16384):
-        n, p = 37, pieces(columns)
+        n, library = 37, module("norm", PIECES=pieces(columns))
         x, added, grad, residual = (random(n, columns) for _ in range(4))
         weight = torch.rand(columns, device="cuda") + 0.5
         out, total = poisoned(n, columns), poisoned(n, columns)
-        launch(NORM, f"rms_norm_{p}", (n,), 256, x, weight, out, columns, eps)
+        launch(library, "rms_norm", (n,), 256, x, weight, out, columns, eps)
         check(f"rms_norm {columns}", out, rms(x, weight, eps))
-        launch(NORM, f"add_rms_norm_{p}", (n,), 256, x, added, weight, total, out.fill_(float("nan")), columns, eps)
+        launch(library, "add_rms_norm", (n,), 256, x, added, weight, total, out.fill_(float("nan")), columns, eps)
         check(f"add_rms_norm {columns} sum", total, x.double() + added.double())
         check(f"add_rms_norm {columns}", out, rms(total, weight, eps))
         leaf = x.double().requires_grad_()
         rms(leaf, weight, eps).backward(grad.double())
-        launch(NORM, f"rms_norm_backward_{p}", (n,), 256, x, weight, grad, out.fill_(float("nan")), columns, eps)
+        launch(library, "rms_norm_backward", (n,), 256, x, weight, grad, out.fill_(float("nan")), columns, eps)
         check(f"rms_norm_backward {columns}", out, leaf.grad)
-        launch(NORM, f"rms_norm_backward_add_{p}", (n,), 256, x, weight, grad, residual, out.fill_(float("nan")), columns, eps)
+        launch(library, "rms_norm_backward_add", (n,), 256, x, weight, grad, residual, out.fill_(float("nan")), columns, eps)
         check(f"rms_norm_backward_add {columns}", out, leaf.grad + residual.double())
     for size in (64, 96, 128, 256):
         n, heads, stride = 37, 5, 5 * size + 16
@@ -272,16 +279,17 @@ def check_norms():
         want = rms(leaf, weight, eps)
         want.backward(grad[:, : heads * size].reshape(n, heads, size).double())
         out = poisoned(n, heads * size)
-        launch(NORM, "head_norm", blocks(n * heads, 8), 256, x, weight, out, n, heads, size, stride, heads * size, eps)
+        launch(module("norm", PIECES=1), "head_norm", blocks(n * heads, 8), 256, x, weight, out, n, heads, size, stride, heads * size, eps)
         check(f"head_norm {size}", out, want.reshape(n, -1))
         rest = grad[:, heads * size :].clone()
-        launch(NORM, "head_norm_backward", blocks(n * heads, 8), 256, x, weight, grad, grad, n, heads, size, stride, stride, eps)
+        launch(module("norm", PIECES=1), "head_norm_backward", blocks(n * heads, 8), 256, x, weight, grad, grad, n, heads, size, stride, stride, eps)
         check(f"head_norm_backward {size} in place", grad[:, : heads * size], leaf.grad.reshape(n, -1))
         check(f"head_norm_backward {size} leaves the rest", grad[:, heads * size :], rest, 1e-30)
 
 
 def time_norms():
     n, columns, eps = 32768, 4096, 1e-5
+    library = module("norm", PIECES=2)
     sets = [tuple(random(n, columns) for _ in range(4)) for _ in range(2)]
     weight, out = torch.rand(columns, device="cuda"), poisoned(n, columns)
     bytes_each = n * columns * 2
@@ -289,9 +297,9 @@ def time_norms():
     def named(name, touched, run):
         note(f"{name} {n}×{columns}", median_ms(lambda i: run(*sets[i % 2])), "GB/s", touched * bytes_each * 1e3, 4300)
 
-    named("rms_norm", 2, lambda x, *_: launch(NORM, "rms_norm_2", (n,), 256, x, weight, out, columns, eps))
-    named("add_rms_norm", 4, lambda x, y, z, _: launch(NORM, "add_rms_norm_2", (n,), 256, x, y, weight, z, out, columns, eps))
-    named("rms_norm_backward_add", 4, lambda x, y, z, _: launch(NORM, "rms_norm_backward_add_2", (n,), 256, x, weight, y, z, out, columns, eps))
+    named("rms_norm", 2, lambda x, *_: launch(library, "rms_norm", (n,), 256, x, weight, out, columns, eps))
+    named("add_rms_norm", 4, lambda x, y, z, _: launch(library, "add_rms_norm", (n,), 256, x, y, weight, z, out, columns, eps))
+    named("rms_norm_backward_add", 4, lambda x, y, z, _: launch(library, "rms_norm_backward_add", (n,), 256, x, weight, y, z, out, columns, eps))
 
 
 # Rotary embeddings and gates

@@ -220,39 +220,31 @@ __device__ __forceinline__ void attention_backward_queries(
     store_rows<D>(dq + (long long)at * dq_stride + head * D, dq_stride, out[0], scale, scale, end - at);
 }
 
-#define DELTA(D)                                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) attention_delta_##D(const bf16 *out, const bf16 *grad, float *delta,          \
-                                                                           int tokens, int heads, int stride) {                     \
-        attention_delta<D>(out, grad, delta, tokens, heads, stride);                                                                \
-    }
-#define BACKWARD_KEYS(NAME, D, QUERIES, KEYS, VALUES)                                                                               \
-    extern "C" __global__ void __launch_bounds__(128, 2) attention_backward_##NAME##_##D(                                           \
+extern "C" __global__ void __launch_bounds__(256) attention_delta(const bf16 *out, const bf16 *grad, float *delta, int tokens, int heads,
+                                                                   int stride) {
+    attention_delta<HEAD_SIZE>(out, grad, delta, tokens, heads, stride);
+}
+
+#define BACKWARD_KEYS(NAME, QUERIES, KEYS, VALUES)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128, 2) NAME(                                                                      \
         const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *grad, const float *lse, const float *delta, bf16 *dk, bf16 *dv,    \
         const int4 *tiles, int tokens, int q_stride, int k_stride, int v_stride, int out_stride, int dk_stride, int dv_stride,      \
         int group, float scale, float cap, int window) {                                                                            \
-        attention_backward_keys<D, QUERIES, KEYS, VALUES>(q, k, v, grad, lse, delta, dk, dv, tiles, tokens, q_stride, k_stride,     \
-                                                          v_stride, out_stride, dk_stride, dv_stride, group, scale, cap, window);   \
+        attention_backward_keys<HEAD_SIZE, QUERIES, KEYS, VALUES>(q, k, v, grad, lse, delta, dk, dv, tiles, tokens, q_stride,       \
+                                                                  k_stride, v_stride, out_stride, dk_stride, dv_stride, group,      \
+                                                                  scale, cap, window);                                              \
     }
-#define BACKWARD_QUERIES(D, KEYS, HELD)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(128, 2) attention_backward_queries_##D(                                            \
-        const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *grad, const float *lse, const float *delta, bf16 *dq,              \
-        const int4 *tiles, int tokens, int q_stride, int k_stride, int v_stride, int out_stride, int dq_stride, int group,          \
-        float scale, float cap, int window) {                                                                                       \
-        attention_backward_queries<D, KEYS, HELD>(q, k, v, grad, lse, delta, dq, tiles, tokens, q_stride, k_stride, v_stride,       \
-                                                  out_stride, dq_stride, group, scale, cap, window);                                \
-    }
-
-DELTA(64)
-DELTA(96)
-DELTA(128)
-DELTA(256)
-BACKWARD_KEYS(keys_values, 64, 64, true, true)
-BACKWARD_KEYS(keys_values, 96, 64, true, true)
-BACKWARD_KEYS(keys_values, 128, 64, true, true)
+#if HEAD_SIZE > 128
 // The sums of both would not fit into registers.
-BACKWARD_KEYS(keys, 256, 16, true, false)
-BACKWARD_KEYS(values, 256, 16, false, true)
-BACKWARD_QUERIES(64, 64, true)
-BACKWARD_QUERIES(96, 64, true)
-BACKWARD_QUERIES(128, 64, true)
-BACKWARD_QUERIES(256, 32, false)
+BACKWARD_KEYS(attention_backward_keys, 16, true, false)
+BACKWARD_KEYS(attention_backward_values, 16, false, true)
+#else
+BACKWARD_KEYS(attention_backward_keys_values, 64, true, true)
+#endif
+
+extern "C" __global__ void __launch_bounds__(128, 2) attention_backward_queries(
+    const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *grad, const float *lse, const float *delta, bf16 *dq, const int4 *tiles,
+    int tokens, int q_stride, int k_stride, int v_stride, int out_stride, int dq_stride, int group, float scale, float cap, int window) {
+    attention_backward_queries<HEAD_SIZE, (HEAD_SIZE > 128 ? 32 : 64), (HEAD_SIZE <= 128)>(
+        q, k, v, grad, lse, delta, dq, tiles, tokens, q_stride, k_stride, v_stride, out_stride, dq_stride, group, scale, cap, window);
+}

@@ -2,7 +2,7 @@
 //
 // Queries, keys and values lie as tokens × heads × D with any distance between tokens, so that they may be parts of one projection.
 // A block reads one tile of queries of one head: (first query, first token of its row, end of the row, unused).
-// Scores: scale · q·k, then cap · tanh(score / cap) where cap > 0; of keys after the query or `window` or more before it, none.
+// Compiled for one HEAD_SIZE: 64, 96, 128 or 256. Scores: scale · q·k, then cap · tanh(score / cap) where cap > 0; of keys after the query or `window` or more before it, none.
 
 #define NEVER (-1e30f)
 
@@ -131,15 +131,14 @@ __device__ __forceinline__ void attention_forward(
     }
 }
 
-#define FORWARD(D, MT, KEYS)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(128, 2) attention_forward_##D(                                                     \
-        const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, float *lse, const int4 *tiles, int tokens, int q_stride,            \
-        int k_stride, int v_stride, int out_stride, int group, float scale, float cap, int window) {                                \
-        attention_forward<D, MT, KEYS>(q, k, v, out, lse, tiles, tokens, q_stride, k_stride, v_stride, out_stride, group, scale,    \
-                                       cap, window);                                                                                \
-    }
+// What fits into the registers of a warp.
+#ifndef FORWARD_ROWS
+#define FORWARD_ROWS (HEAD_SIZE > 128 ? 1 : 2)
+#endif
 
-FORWARD(64, 2, 64)
-FORWARD(96, 2, 64)
-FORWARD(128, 2, 64)
-FORWARD(256, 1, 64)
+extern "C" __global__ void __launch_bounds__(128, 2) attention_forward(
+    const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, float *lse, const int4 *tiles, int tokens, int q_stride, int k_stride,
+    int v_stride, int out_stride, int group, float scale, float cap, int window) {
+    attention_forward<HEAD_SIZE, FORWARD_ROWS, 64>(q, k, v, out, lse, tiles, tokens, q_stride, k_stride, v_stride, out_stride, group, scale,
+                                                   cap, window);
+}

@@ -1,11 +1,11 @@
 // RMS norm of rows, one block of 256 threads for each, statistics in single precision. A row is read once and stays in registers:
-// PIECES × 2,048 numbers at most. Columns are a multiple of 8.
+// compiled for PIECES (1, 2, 4, 8), of 2,048 numbers each. Columns are a multiple of 8.
 
-template <int PIECES>
+template <int N>
 __device__ __forceinline__ float read_row(const bf16 *from, float (*x)[8], int columns) {
     float squares = 0.f;
 #pragma unroll
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < N; i++) {
         int column = (i * 256 + threadIdx.x) * 8;
 #pragma unroll
         for (int e = 0; e < 8; e++) x[i][e] = 0.f;
@@ -17,16 +17,16 @@ __device__ __forceinline__ float read_row(const bf16 *from, float (*x)[8], int c
 }
 
 // out = x / rms(x) · weight; with `added`, x + added is taken for x and written to `sum`.
-template <int PIECES, bool ADD>
+template <int N, bool ADD>
 __device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out, int columns, float eps) {
     __shared__ float scratch[33];
     long long row = (long long)blockIdx.x * columns;
-    float values[PIECES][8];
-    float squares = read_row<PIECES>(x + row, values, columns);
+    float values[N][8];
+    float squares = read_row<N>(x + row, values, columns);
     if (ADD) {
         squares = 0.f;
 #pragma unroll
-        for (int i = 0; i < PIECES; i++) {
+        for (int i = 0; i < N; i++) {
             int column = (i * 256 + threadIdx.x) * 8;
             if (column >= columns) continue;
             float other[8];
@@ -42,7 +42,7 @@ __device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const
     }
     float factor = rsqrtf(block_sum(squares, scratch) / columns + eps);
 #pragma unroll
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < N; i++) {
         int column = (i * 256 + threadIdx.x) * 8;
         if (column >= columns) continue;
         float w[8];
@@ -54,16 +54,16 @@ __device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const
 }
 
 // The gradient of x: r · (weight · grad − x · r² · mean(weight · grad · x)), r = 1 / rms(x); with ADD, plus that of the residual.
-template <int PIECES, bool ADD>
+template <int N, bool ADD>
 __device__ __forceinline__ void rms_norm_backward(const bf16 *x, const float *weight, const bf16 *grad, const bf16 *residual, bf16 *out,
                                                   int columns, float eps) {
     __shared__ float scratch[33];
     long long row = (long long)blockIdx.x * columns;
-    float values[PIECES][8], grads[PIECES][8], dot = 0.f;
-    float squares = read_row<PIECES>(x + row, values, columns);
-    read_row<PIECES>(grad + row, grads, columns);
+    float values[N][8], grads[N][8], dot = 0.f;
+    float squares = read_row<N>(x + row, values, columns);
+    read_row<N>(grad + row, grads, columns);
 #pragma unroll
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < N; i++) {
         int column = (i * 256 + threadIdx.x) * 8;
         if (column >= columns) continue;
         float w[8];
@@ -77,7 +77,7 @@ __device__ __forceinline__ void rms_norm_backward(const bf16 *x, const float *we
     float factor = rsqrtf(block_sum(squares, scratch) / columns + eps);
     float along = block_sum(dot, scratch) / columns * factor * factor;
 #pragma unroll
-    for (int i = 0; i < PIECES; i++) {
+    for (int i = 0; i < N; i++) {
         int column = (i * 256 + threadIdx.x) * 8;
         if (column >= columns) continue;
         float result[8];
@@ -93,28 +93,21 @@ __device__ __forceinline__ void rms_norm_backward(const bf16 *x, const float *we
     }
 }
 
-#define NORM(PIECES)                                                                                                                \
-    extern "C" __global__ void __launch_bounds__(256) rms_norm_##PIECES(const bf16 *x, const float *weight, bf16 *out, int columns, \
-                                                                         float eps) {                                               \
-        rms_norm<PIECES, false>(x, 0, weight, 0, out, columns, eps);                                                                \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256) add_rms_norm_##PIECES(                                                        \
-        const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out, int columns, float eps) {                      \
-        rms_norm<PIECES, true>(x, added, weight, sum, out, columns, eps);                                                           \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256) rms_norm_backward_##PIECES(                                                   \
-        const bf16 *x, const float *weight, const bf16 *grad, bf16 *out, int columns, float eps) {                                  \
-        rms_norm_backward<PIECES, false>(x, weight, grad, 0, out, columns, eps);                                                    \
-    }                                                                                                                               \
-    extern "C" __global__ void __launch_bounds__(256) rms_norm_backward_add_##PIECES(                                               \
-        const bf16 *x, const float *weight, const bf16 *grad, const bf16 *residual, bf16 *out, int columns, float eps) {            \
-        rms_norm_backward<PIECES, true>(x, weight, grad, residual, out, columns, eps);                                              \
-    }
-
-NORM(1)
-NORM(2)
-NORM(4)
-NORM(8)
+extern "C" __global__ void __launch_bounds__(256) rms_norm(const bf16 *x, const float *weight, bf16 *out, int columns, float eps) {
+    rms_norm<PIECES, false>(x, 0, weight, 0, out, columns, eps);
+}
+extern "C" __global__ void __launch_bounds__(256) add_rms_norm(const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out,
+                                                               int columns, float eps) {
+    rms_norm<PIECES, true>(x, added, weight, sum, out, columns, eps);
+}
+extern "C" __global__ void __launch_bounds__(256) rms_norm_backward(const bf16 *x, const float *weight, const bf16 *grad, bf16 *out,
+                                                                    int columns, float eps) {
+    rms_norm_backward<PIECES, false>(x, weight, grad, 0, out, columns, eps);
+}
+extern "C" __global__ void __launch_bounds__(256) rms_norm_backward_add(const bf16 *x, const float *weight, const bf16 *grad,
+                                                                        const bf16 *residual, bf16 *out, int columns, float eps) {
+    rms_norm_backward<PIECES, true>(x, weight, grad, residual, out, columns, eps);
+}
 
 // Norms of single heads, one warp for each: `heads` of at most 256 numbers behind each other in every token, `stride` apart from token to
 // token. In place, if so wished.
