@@ -260,16 +260,16 @@ def check_norms():
         x, added, grad, residual = (random(n, columns) for _ in range(4))
         weight = torch.rand(columns, device="cuda") + 0.5
         out, total = poisoned(n, columns), poisoned(n, columns)
-        launch(library, "rms_norm", (n,), 256, x, weight, out, columns, eps)
+        launch(library, "rms_norm", (n,), 256, x, weight, out, columns, columns, eps)
         check(f"rms_norm {columns}", out, rms(x, weight, eps))
-        launch(library, "add_rms_norm", (n,), 256, x, added, weight, total, out.fill_(float("nan")), columns, eps)
+        launch(library, "add_rms_norm", (n,), 256, x, added, weight, total, out.fill_(float("nan")), columns, columns, eps)
         check(f"add_rms_norm {columns} sum", total, x.double() + added.double())
         check(f"add_rms_norm {columns}", out, rms(total, weight, eps))
         leaf = x.double().requires_grad_()
         rms(leaf, weight, eps).backward(grad.double())
-        launch(library, "rms_norm_backward", (n,), 256, x, weight, grad, out.fill_(float("nan")), columns, eps)
+        launch(library, "rms_norm_backward", (n,), 256, x, weight, grad, out.fill_(float("nan")), columns, columns, columns, eps)
         check(f"rms_norm_backward {columns}", out, leaf.grad)
-        launch(library, "rms_norm_backward_add", (n,), 256, x, weight, grad, residual, out.fill_(float("nan")), columns, eps)
+        launch(library, "rms_norm_backward_add", (n,), 256, x, weight, grad, residual, out.fill_(float("nan")), columns, columns, columns, eps)
         check(f"rms_norm_backward_add {columns}", out, leaf.grad + residual.double())
     for size in (64, 96, 128, 256):
         n, heads, stride = 37, 5, 5 * size + 16
@@ -297,9 +297,9 @@ def time_norms():
     def named(name, touched, run):
         note(f"{name} {n}×{columns}", median_ms(lambda i: run(*sets[i % 2])), "GB/s", touched * bytes_each * 1e3, 4300)
 
-    named("rms_norm", 2, lambda x, *_: launch(library, "rms_norm", (n,), 256, x, weight, out, columns, eps))
-    named("add_rms_norm", 4, lambda x, y, z, _: launch(library, "add_rms_norm", (n,), 256, x, y, weight, z, out, columns, eps))
-    named("rms_norm_backward_add", 4, lambda x, y, z, _: launch(library, "rms_norm_backward_add", (n,), 256, x, weight, y, z, out, columns, eps))
+    named("rms_norm", 2, lambda x, *_: launch(library, "rms_norm", (n,), 256, x, weight, out, columns, columns, eps))
+    named("add_rms_norm", 4, lambda x, y, z, _: launch(library, "add_rms_norm", (n,), 256, x, y, weight, z, out, columns, columns, eps))
+    named("rms_norm_backward_add", 4, lambda x, y, z, _: launch(library, "rms_norm_backward_add", (n,), 256, x, weight, y, z, out, columns, columns, columns, eps))
 
 
 # Rotary embeddings and gates
@@ -345,7 +345,7 @@ def check_gates():
         want = activation(g) * u
         want.backward(grad.double())
         out = poisoned(n, columns)
-        launch(POINTWISE, name, blocks(n * columns // 8), 256, gate, up, out, n, columns, 2 * columns)
+        launch(POINTWISE, name, blocks(n * columns // 8), 256, gate, up, out, n, columns, 2 * columns, columns)
         check(name, out, want)
         launch(POINTWISE, f"{name}_backward", blocks(n * columns // 8), 256, gate, up, grad, gate, up, n, columns, 2 * columns, 2 * columns)
         check(f"{name}_backward gate", gate, g.grad)
@@ -363,7 +363,7 @@ def time_pointwise():
     n, columns = 8192, 14336
     both, grad, out = [random(n, 2 * columns) for _ in range(2)], random(n, columns), poisoned(n, columns)
     items = blocks(n * columns // 8)
-    forward = lambda i: launch(POINTWISE, "swiglu", items, 256, both[i % 2], both[i % 2][:, columns:], out, n, columns, 2 * columns)
+    forward = lambda i: launch(POINTWISE, "swiglu", items, 256, both[i % 2], both[i % 2][:, columns:], out, n, columns, 2 * columns, columns)
     back = lambda i: launch(POINTWISE, "swiglu_backward", items, 256, both[i % 2], both[i % 2][:, columns:], grad, both[i % 2], both[i % 2][:, columns:], n, columns, 2 * columns, 2 * columns)
     note(f"swiglu {n}×{columns}", median_ms(forward), "GB/s", 3 * n * columns * 2 * 1e3, 4300)
     note(f"swiglu_backward {n}×{columns}", median_ms(back), "GB/s", 5 * n * columns * 2 * 1e3, 4300)

@@ -1,5 +1,5 @@
 // RMS norm of rows, one block of 256 threads for each, statistics in single precision. A row is read once and stays in registers:
-// compiled for PIECES (1, 2, 4, 8), of 2,048 numbers each. Columns are a multiple of 8.
+// compiled for PIECES (1, 2, 4, 8), of 2,048 numbers each. Columns are a multiple of 8. Where no stride is given, rows lie behind each other.
 
 template <int N>
 __device__ __forceinline__ float read_row(const bf16 *from, float (*x)[8], int columns) {
@@ -18,7 +18,8 @@ __device__ __forceinline__ float read_row(const bf16 *from, float (*x)[8], int c
 
 // out = x / rms(x) · weight; with `added`, x + added is taken for x and written to `sum`.
 template <int N, bool ADD>
-__device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out, int columns, float eps) {
+__device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out, int columns,
+                                         int out_stride, float eps) {
     __shared__ float scratch[33];
     long long row = (long long)blockIdx.x * columns;
     float values[N][8];
@@ -49,19 +50,20 @@ __device__ __forceinline__ void rms_norm(const bf16 *x, const bf16 *added, const
         load8(weight + column, w);
 #pragma unroll
         for (int e = 0; e < 8; e++) values[i][e] *= factor * w[e];
-        store8(out + row + column, values[i]);
+        store8(out + (long long)blockIdx.x * out_stride + column, values[i]);
     }
 }
 
-// The gradient of x: r · (weight · grad − x · r² · mean(weight · grad · x)), r = 1 / rms(x); with ADD, plus that of the residual.
+// The gradient of x: r · (weight · grad − x · r² · mean(weight · grad · x)), r = 1 / rms(x); with ADD, plus that of the residual, which
+// lies as `out` does and may be `out` itself.
 template <int N, bool ADD>
 __device__ __forceinline__ void rms_norm_backward(const bf16 *x, const float *weight, const bf16 *grad, const bf16 *residual, bf16 *out,
-                                                  int columns, float eps) {
+                                                  int columns, int grad_stride, int out_stride, float eps) {
     __shared__ float scratch[33];
-    long long row = (long long)blockIdx.x * columns;
+    long long row = (long long)blockIdx.x * columns, to = (long long)blockIdx.x * out_stride;
     float values[N][8], grads[N][8], dot = 0.f;
     float squares = read_row<N>(x + row, values, columns);
-    read_row<N>(grad + row, grads, columns);
+    read_row<N>(grad + (long long)blockIdx.x * grad_stride, grads, columns);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int column = (i * 256 + threadIdx.x) * 8;
@@ -85,28 +87,30 @@ __device__ __forceinline__ void rms_norm_backward(const bf16 *x, const float *we
         for (int e = 0; e < 8; e++) result[e] = factor * (grads[i][e] - values[i][e] * along);
         if (ADD) {
             float other[8];
-            load8(residual + row + column, other);
+            load8(residual + to + column, other);
 #pragma unroll
             for (int e = 0; e < 8; e++) result[e] += other[e];
         }
-        store8(out + row + column, result);
+        store8(out + to + column, result);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) rms_norm(const bf16 *x, const float *weight, bf16 *out, int columns, float eps) {
-    rms_norm<PIECES, false>(x, 0, weight, 0, out, columns, eps);
+extern "C" __global__ void __launch_bounds__(256) rms_norm(const bf16 *x, const float *weight, bf16 *out, int columns, int out_stride,
+                                                           float eps) {
+    rms_norm<PIECES, false>(x, 0, weight, 0, out, columns, out_stride, eps);
 }
 extern "C" __global__ void __launch_bounds__(256) add_rms_norm(const bf16 *x, const bf16 *added, const float *weight, bf16 *sum, bf16 *out,
-                                                               int columns, float eps) {
-    rms_norm<PIECES, true>(x, added, weight, sum, out, columns, eps);
+                                                               int columns, int out_stride, float eps) {
+    rms_norm<PIECES, true>(x, added, weight, sum, out, columns, out_stride, eps);
 }
 extern "C" __global__ void __launch_bounds__(256) rms_norm_backward(const bf16 *x, const float *weight, const bf16 *grad, bf16 *out,
-                                                                    int columns, float eps) {
-    rms_norm_backward<PIECES, false>(x, weight, grad, 0, out, columns, eps);
+                                                                    int columns, int grad_stride, int out_stride, float eps) {
+    rms_norm_backward<PIECES, false>(x, weight, grad, 0, out, columns, grad_stride, out_stride, eps);
 }
 extern "C" __global__ void __launch_bounds__(256) rms_norm_backward_add(const bf16 *x, const float *weight, const bf16 *grad,
-                                                                        const bf16 *residual, bf16 *out, int columns, float eps) {
-    rms_norm_backward<PIECES, true>(x, weight, grad, residual, out, columns, eps);
+                                                                        const bf16 *residual, bf16 *out, int columns, int grad_stride,
+                                                                        int out_stride, float eps) {
+    rms_norm_backward<PIECES, true>(x, weight, grad, residual, out, columns, grad_stride, out_stride, eps);
 }
 
 // Norms of single heads, one warp for each: `heads` of at most 256 numbers behind each other in every token, `stride` apart from token to

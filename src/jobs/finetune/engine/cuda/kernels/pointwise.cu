@@ -70,9 +70,10 @@ struct GeluTanh {
     }
 };
 
-// out = activation(gate) · up. Gate and up may be parts of wider rows; out is not.
+// out = activation(gate) · up. All may be parts of wider rows.
 template <typename Activation>
-__device__ __forceinline__ void gated(const bf16 *gate, const bf16 *up, bf16 *out, int rows, int columns, int stride) {
+__device__ __forceinline__ void gated(const bf16 *gate, const bf16 *up, bf16 *out, int rows, int columns, int stride,
+                                      int out_stride) {
     int pieces = columns / 8;
     long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= (long long)rows * pieces) return;
@@ -82,7 +83,7 @@ __device__ __forceinline__ void gated(const bf16 *gate, const bf16 *up, bf16 *ou
     load8(up + row * stride + column, u);
 #pragma unroll
     for (int e = 0; e < 8; e++) g[e] = Activation::value(g[e], &slope) * u[e];
-    store8(out + row * columns + column, g);
+    store8(out + row * out_stride + column, g);
 }
 
 // Gradients of gate and up, which may be written over them.
@@ -108,8 +109,9 @@ __device__ __forceinline__ void gated_backward(const bf16 *gate, const bf16 *up,
 }
 
 #define GATED(NAME, ACTIVATION)                                                                                                     \
-    extern "C" __global__ void NAME(const bf16 *gate, const bf16 *up, bf16 *out, int rows, int columns, int stride) {               \
-        gated<ACTIVATION>(gate, up, out, rows, columns, stride);                                                                    \
+    extern "C" __global__ void NAME(const bf16 *gate, const bf16 *up, bf16 *out, int rows, int columns, int stride,                 \
+                                    int out_stride) {                                                                               \
+        gated<ACTIVATION>(gate, up, out, rows, columns, stride, out_stride);                                                        \
     }                                                                                                                               \
     extern "C" __global__ void NAME##_backward(const bf16 *gate, const bf16 *up, const bf16 *grad, bf16 *gate_grad, bf16 *up_grad,  \
                                                int rows, int columns, int stride, int grad_stride) {                                \
@@ -117,3 +119,17 @@ __device__ __forceinline__ void gated_backward(const bf16 *gate, const bf16 *up,
     }
 GATED(swiglu, Silu)
 GATED(geglu, GeluTanh)
+
+// Adds one number to each column.
+extern "C" __global__ void add_bias(bf16 *x, const float *bias, int rows, int columns, int stride) {
+    int pieces = columns / 8;
+    long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (item >= (long long)rows * pieces) return;
+    long long row = item / pieces, column = item % pieces * 8;
+    float values[8], b[8];
+    load8(x + row * stride + column, values);
+    load8(bias + column, b);
+#pragma unroll
+    for (int e = 0; e < 8; e++) values[e] += b[e];
+    store8(x + row * stride + column, values);
+}

@@ -1,0 +1,30 @@
+//! The engine on NVIDIA GPUs: LoRA over frozen bf16 weights, by kernels of our own and cuBLAS.
+//!
+//! [`Decoder`] computes the same function as the operations that every device has, for the families and settings that [`Shape::check`]
+//! takes, several times faster and in a fraction of the memory: activations of a layer live in memory that all layers share, adapters are
+//! part of the widened weights (`linear`), attention never keeps scores, logits exist for a few labels at a time.
+//! The same input gives the same bits.
+
+mod activations;
+mod attention;
+mod block;
+mod decoder;
+mod error;
+mod gpu;
+mod head;
+mod kernels;
+mod linear;
+mod shape;
+mod source;
+mod table;
+mod trace;
+
+pub use activations::Keep;
+pub use block::{Block, Grads};
+pub use decoder::{Decoder, Weights};
+pub use error::{Error, Result};
+pub use gpu::{Buffer, Gpu, Rows};
+pub use kernels::{AdamW, Angles, copy_block, fill_block};
+pub use linear::{Linear, Pair};
+pub use shape::{Gate, Pairing, Shape};
+pub use table::Input;
