@@ -17,6 +17,57 @@ pub enum Keep {
     All,
 }
 
+/// What is kept of which layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    Fixed(Vec<Keep>),
+    /// As much as there is memory for.
+    Auto,
+}
+
+impl Keep {
+    /// Bytes for each token besides the layer's input.
+    pub fn more_per_token(self, shape: &Shape, block: &Block) -> usize {
+        let attended = 2 * (shape.queries() + block.output.room + shape.hidden) + 4 * shape.heads;
+        let projections = 2 * (shape.projected() + 2 * shape.feed_forward + block.gate_up.room);
+        match self {
+            Self::Input => 0,
+            Self::Attention => attended,
+            Self::All => attended + projections,
+        }
+    }
+}
+
+impl Plan {
+    /// Of each layer. `room`: bytes besides what is needed in any case.
+    pub fn keep(&self, shape: &Shape, blocks: &[Block], tokens: usize, room: usize) -> Vec<Keep> {
+        let Self::Auto = self else { return self.fixed() };
+        let more = |block: &Block| [Keep::Attention, Keep::All].map(|keep| keep.more_per_token(shape, block) * tokens);
+        most(room, &blocks.iter().map(more).collect::<Vec<_>>())
+    }
+
+    fn fixed(&self) -> Vec<Keep> {
+        match self {
+            Self::Fixed(keep) => keep.clone(),
+            Self::Auto => Vec::new(),
+        }
+    }
+}
+
+/// What attention gave, of as many layers as there is room for, and then all, since the first spares more work for each byte. `bytes`: what
+/// either takes in each layer.
+fn most(mut room: usize, bytes: &[[usize; 2]]) -> Vec<Keep> {
+    let mut all = vec![Keep::Input; bytes.len()];
+    let steps: [(Keep, fn(&[usize; 2]) -> usize); 2] = [(Keep::Attention, |bytes| bytes[0]), (Keep::All, |bytes| bytes[1] - bytes[0])];
+    for (better, cost) in steps {
+        for (keep, bytes) in all.iter_mut().zip(bytes) {
+            let Some(left) = room.checked_sub(cost(bytes)) else { return all };
+            (*keep, room) = (better, left);
+        }
+    }
+    all
+}
+
 /// One layer's.
 pub struct Kept {
     /// The residual stream: tokens × hidden.
@@ -96,33 +147,93 @@ pub struct Workspace {
     pub tokens: usize,
 }
 
-impl Workspace {
-    pub fn new(gpu: &Gpu, shape: &Shape, blocks: &[Block], tokens: usize) -> Result<Self> {
+/// Numbers of a row of each buffer, and the room for adapters behind outputs of attention, and behind gates.
+struct Widths {
+    x1: usize,
+    x2: usize,
+    rotated: usize,
+    inner: usize,
+    normed: usize,
+    grad: usize,
+    d_inner: usize,
+    d_qkv: usize,
+    d_branch: usize,
+    output: usize,
+    gate_up: usize,
+}
+
+impl Widths {
+    fn new(shape: &Shape, blocks: &[Block]) -> Self {
         let room = |of: fn(&Block) -> &Linear| blocks.iter().map(|block| of(block).room).max().unwrap_or(0);
         let (qkv, output) = (room(|block| &block.qkv), room(|block| &block.output));
         let (gate_up, down) = (room(|block| &block.gate_up), room(|block| &block.down));
         let normed = blocks.iter().any(|block| block.attention_post_norm.is_some() || block.feed_forward_post_norm.is_some());
         let heads_normed = blocks.iter().any(|block| block.head_norms.is_some());
-        let grad_stride = shape.hidden + output.max(down);
+        let grad = shape.hidden + output.max(down);
+        Self {
+            x1: shape.hidden + qkv,
+            x2: shape.hidden + gate_up,
+            rotated: if heads_normed { shape.queries() + shape.keys() } else { 0 },
+            inner: shape.feed_forward + down,
+            normed: if normed { shape.hidden } else { 0 },
+            grad,
+            d_inner: shape.feed_forward.max(shape.queries() + output),
+            d_qkv: shape.projected() + qkv,
+            d_branch: if normed { grad } else { 0 },
+            output,
+            gate_up,
+        }
+    }
+}
+
+impl Workspace {
+    pub fn new(gpu: &Gpu, shape: &Shape, blocks: &[Block], tokens: usize) -> Result<Self> {
+        let widths = Widths::new(shape, blocks);
         let half = |columns: usize| gpu.uninitialised::<u16>(tokens * columns);
         Ok(Self {
-            x1: half(shape.hidden + qkv)?,
-            x2: half(shape.hidden + gate_up)?,
-            attended: Attended::new(gpu, shape, output, tokens)?,
-            projections: Projections::new(gpu, shape, gate_up, tokens)?,
-            rotated: half(if heads_normed { shape.queries() + shape.keys() } else { 0 })?,
-            inner: half(shape.feed_forward + down)?,
+            x1: half(widths.x1)?,
+            x2: half(widths.x2)?,
+            attended: Attended::new(gpu, shape, widths.output, tokens)?,
+            projections: Projections::new(gpu, shape, widths.gate_up, tokens)?,
+            rotated: half(widths.rotated)?,
+            inner: half(widths.inner)?,
             branch: half(shape.hidden)?,
-            normed: half(if normed { shape.hidden } else { 0 })?,
-            grad: half(grad_stride)?,
-            d_inner: half(shape.feed_forward.max(shape.queries() + output))?,
-            d_qkv: half(shape.projected() + qkv)?,
+            normed: half(widths.normed)?,
+            grad: half(widths.grad)?,
+            d_inner: half(widths.d_inner)?,
+            d_qkv: half(widths.d_qkv)?,
             d_x: half(shape.hidden)?,
-            d_branch: half(if normed { grad_stride } else { 0 })?,
+            d_branch: half(widths.d_branch)?,
             deltas: gpu.uninitialised(tokens * shape.heads)?,
             scratch: Scratch::new(gpu, blocks.iter().flat_map(Block::linears))?,
-            grad_stride,
+            grad_stride: widths.grad,
             tokens,
         })
+    }
+
+    /// Bytes that [`Workspace::new`] takes.
+    pub fn bytes(shape: &Shape, blocks: &[Block], tokens: usize) -> usize {
+        let widths = Widths::new(shape, blocks);
+        let Widths { x1, x2, rotated, inner, normed, grad, d_inner, d_qkv, d_branch, output, gate_up } = widths;
+        let own = x1 + x2 + rotated + inner + normed + grad + d_inner + d_qkv + d_branch + 2 * shape.hidden;
+        let attended = shape.queries() + output + shape.hidden;
+        let projections = shape.projected() + 2 * shape.feed_forward + gate_up;
+        tokens * (2 * (own + attended + projections) + 8 * shape.heads) + Scratch::bytes(blocks.iter().flat_map(Block::linears))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_spares_most_work_for_its_memory_is_kept_first() {
+        use Keep::{All, Attention, Input};
+        let layers = [[2, 10]; 3];
+        for (room, kept) in
+            [(0, [Input; 3]), (5, [Attention, Attention, Input]), (6, [Attention; 3]), (22, [All, All, Attention]), (30, [All; 3])]
+        {
+            assert_eq!(most(room, &layers), kept, "{room}");
+        }
     }
 }

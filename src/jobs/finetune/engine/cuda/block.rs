@@ -33,6 +33,11 @@ impl Block {
     pub fn linears(&self) -> [&Linear; 4] {
         [&self.qkv, &self.output, &self.gate_up, &self.down]
     }
+
+    /// In the same order.
+    pub(super) fn linears_mut(&mut self) -> [&mut Linear; 4] {
+        [&mut self.qkv, &mut self.output, &mut self.gate_up, &mut self.down]
+    }
 }
 
 /// Where the gradients of a layer's adapters go: for each of [`Block::linears`], for each of its parts.
@@ -48,6 +53,7 @@ pub struct Layer<'a> {
     pub workspace: &'a Workspace,
     pub angles: &'a Angles,
     pub table: &'a Table,
+    pub adapters: &'a Grads,
 }
 
 impl<'a> Layer<'a> {
@@ -121,6 +127,7 @@ impl<'a> Layer<'a> {
     /// The layer's part in the residual stream, to be added by whoever comes next; the stream behind attention is left in
     /// [`Attended::middle`]. `before`: what the layer before did not add yet.
     pub fn forward(&self, before: Option<(&Buffer<u16>, &Buffer<u16>)>) -> Result<&'a Buffer<u16>> {
+        self.unpack()?;
         let norm = self.norm(&self.block.attention_norm);
         match before {
             Some((stream, added)) => norm.forward_sum(self.gpu, stream, added, &self.kept.input, self.x1())?,
@@ -141,6 +148,7 @@ impl<'a> Layer<'a> {
 
     /// What the way back needs of the forward pass and was not kept.
     fn again(&self) -> Result<()> {
+        self.unpack()?;
         self.norm(&self.block.attention_norm).forward(self.gpu, &self.kept.input, self.x1())?;
         self.gpu.mark("norm again")?;
         self.lower(&self.block.qkv, self.x1())?;
@@ -161,6 +169,14 @@ impl<'a> Layer<'a> {
             self.gate_and_up()?;
         }
         self.activate()
+    }
+
+    /// Puts packed weights where products read them.
+    fn unpack(&self) -> Result<()> {
+        for (linear, adapters) in self.block.linears().into_iter().zip(self.adapters) {
+            linear.unpack(self.gpu, adapters)?;
+        }
+        self.gpu.mark("unpack")
     }
 
     fn lower(&self, linear: &Linear, x: Rows<'_>) -> Result<()> {

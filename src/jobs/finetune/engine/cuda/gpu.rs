@@ -1,7 +1,7 @@
 //! One GPU: memory, kernels and matrix products in the order of one stream. Nothing here waits for the GPU unless it says so.
 #![expect(unsafe_code, reason = "memory of the device and launches on it are beyond what the compiler can check")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,11 @@ impl<T> Buffer<T> {
     pub fn address(&self) -> u64 {
         self.address
     }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slice.len()
+    }
 }
 
 /// Rows of bf16 numbers somewhere in a buffer, `stride` numbers apart. Does not keep the buffer.
@@ -56,6 +61,11 @@ impl<'a> Rows<'a> {
     #[must_use]
     pub fn new(buffer: &'a Buffer<u16>, stride: usize) -> Self {
         Self { address: buffer.address, stride, buffer: PhantomData }
+    }
+
+    /// Where memory begins that somebody else keeps.
+    pub(super) fn at(address: u64, stride: usize) -> Self {
+        Self { address, stride, buffer: PhantomData }
     }
 
     /// From this column on.
@@ -155,11 +165,24 @@ impl Gpu {
         Ok(Self { stream, blas, compiled: Arc::default(), trace: Arc::default() })
     }
 
-    pub(super) fn trace(&self) -> &Trace {
-        &self.trace
+    /// Times what is launched from here on.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn start_trace(&self) -> Result<()> {
+        self.trace.start(&self.stream)
     }
 
-    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+    /// Milliseconds of each kind of work since then, by the GPU's own clock.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn finish_trace(&self) -> Result<BTreeMap<&'static str, f32>> {
+        self.trace.finish()
+    }
+
+    /// In whose order all is done.
+    pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
@@ -192,14 +215,33 @@ impl Gpu {
         doing("clear memory", self.stream.memset_zeros(&mut buffer.slice))
     }
 
-    /// Waits for all that was launched before.
-    pub fn wait(&self) -> Result<()> {
-        doing("finish its work", self.stream.synchronize())
-    }
-
     /// Bytes of the device's memory that nobody uses, and all.
     pub fn memory(&self) -> Result<(usize, usize)> {
         doing("say how much memory is free", self.stream.context().mem_get_info())
+    }
+
+    /// Bytes that can be had: what nobody uses, and what was given back and kept for later.
+    pub fn available(&self) -> Result<usize> {
+        let (mut reserved, mut used) = (0_u64, 0_u64);
+        let read = |attribute, number: &mut u64| {
+            // SAFETY: both attributes are 64-bit numbers, and `number` outlives the call.
+            unsafe {
+                let pool = result::device::get_default_mem_pool(self.stream.context().cu_device())?;
+                result::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(number).cast())
+            }
+        };
+        let asked = read(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &mut reserved)
+            .and_then(|()| read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &mut used));
+        doing("say how much memory is kept for later", asked)?;
+        Ok(self.memory()?.0 + usize::try_from(reserved.saturating_sub(used)).unwrap_or(0))
+    }
+
+    /// Major and minor version of what the device can do.
+    pub fn capability(&self) -> Result<(i32, i32)> {
+        let context = self.stream.context();
+        let major = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+        let minor = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+        Ok((doing("say what it is", major)?, doing("say what it is", minor)?))
     }
 
     fn buffer<T>(&self, slice: std::result::Result<CudaSlice<T>, cudarc::driver::DriverError>) -> Result<Buffer<T>> {
@@ -256,11 +298,7 @@ impl Gpu {
     }
 
     fn compile(&self, source: Source) -> Result<Arc<CudaModule>> {
-        let context = self.stream.context();
-        let major = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
-        let minor = context.attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-        let capability = (doing("say what it is", major)?, doing("say what it is", minor)?);
-        doing("load kernels", context.load_module(source.compile(capability)?))
+        doing("load kernels", self.stream.context().load_module(source.compile(self.capability()?)?))
     }
 
     /// Multiplies on the tensor cores, adding up in single precision: out = left · right, or out += `alpha` · left · right.

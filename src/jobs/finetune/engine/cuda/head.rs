@@ -18,9 +18,7 @@ pub struct Logits {
 impl Logits {
     /// As many labels as fit into so many bytes, and no more than there are.
     pub fn new(gpu: &Gpu, shape: &Shape, size_bytes: usize, labels: usize) -> Result<Self> {
-        let each = 6 * shape.vocabulary + 4 * shape.hidden;
-        let fit = (size_bytes / each).max(128) / 128 * 128;
-        let labels = fit.min(labels.next_multiple_of(128));
+        let labels = Self::fit(shape, size_bytes, labels);
         Ok(Self {
             hidden: gpu.uninitialised(labels * shape.hidden)?,
             logits: gpu.uninitialised(labels * shape.vocabulary)?,
@@ -29,13 +27,27 @@ impl Logits {
             labels,
         })
     }
+
+    fn each(shape: &Shape) -> usize {
+        6 * shape.vocabulary + 4 * shape.hidden
+    }
+
+    fn fit(shape: &Shape, size_bytes: usize, labels: usize) -> usize {
+        let fit = (size_bytes / Self::each(shape)).max(128) / 128 * 128;
+        fit.min(labels.next_multiple_of(128))
+    }
+
+    /// Bytes that [`Logits::new`] takes.
+    pub fn bytes(shape: &Shape, size_bytes: usize, labels: usize) -> usize {
+        Self::fit(shape, size_bytes, labels) * Self::each(shape)
+    }
 }
 
 /// The output matrix (vocabulary × hidden) at work on a batch.
 pub struct Head<'a> {
     pub gpu: &'a Gpu,
     pub shape: &'a Shape,
-    pub weight: &'a Buffer<u16>,
+    pub weight: Rows<'a>,
     pub memory: &'a Logits,
 }
 
@@ -55,12 +67,11 @@ impl Head<'_> {
     fn some(&self, normed: Rows<'_>, table: &Table, ids: Ids<'_>, out: &Buffer<f32>, d_normed: Option<&Buffer<u16>>) -> Result<()> {
         let Self { gpu, shape, memory, .. } = *self;
         let (hidden, vocabulary) = (shape.hidden, shape.vocabulary);
-        let weight = Rows::new(self.weight, hidden);
         take_rows(gpu, normed, table.tokens_count, ids, &memory.hidden, hidden, 1.0)?;
         gpu.mark("take rows")?;
         let size = Size { rows: ids.count, columns: vocabulary, inner: hidden };
         let x = Operand::plain(Rows::new(&memory.hidden, hidden));
-        gpu.product(size, x, Operand::transposed(weight), Output::single(&memory.logits, vocabulary))?;
+        gpu.product(size, x, Operand::transposed(self.weight), Output::single(&memory.logits, vocabulary))?;
         gpu.mark("logits")?;
         let grads = d_normed.map(|_| &memory.grads);
         cross_entropy(gpu, &memory.logits, table, ids.first, ids.count, out, grads, vocabulary, shape.logit_cap)?;
@@ -68,7 +79,7 @@ impl Head<'_> {
         let Some(d_normed) = d_normed else { return Ok(()) };
         let size = Size { rows: ids.count, columns: hidden, inner: vocabulary };
         let grad = Operand::plain(Rows::new(&memory.grads, vocabulary));
-        gpu.product(size, grad, Operand::plain(weight), Output::half(Rows::new(&memory.d_hidden, hidden)))?;
+        gpu.product(size, grad, Operand::plain(self.weight), Output::half(Rows::new(&memory.d_hidden, hidden)))?;
         gpu.mark("logits back")?;
         add_rows(gpu, &memory.d_hidden, ids, d_normed, hidden)?;
         gpu.mark("take rows")

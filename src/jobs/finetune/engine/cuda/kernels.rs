@@ -198,7 +198,7 @@ pub struct Ids<'a> {
 }
 
 impl Ids<'_> {
-    fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         self.all.address() + 4 * self.first as u64
     }
 }
@@ -247,6 +247,12 @@ pub fn place_block(gpu: &Gpu, from: u64, to: Rows<'_>, rows: usize, columns: usi
     gpu.launch(over(Source::Adapter, "place_block", rows * columns), &arguments)
 }
 
+/// A block of bf16 zeros.
+pub fn clear_block(gpu: &Gpu, to: Rows<'_>, rows: usize, columns: usize) -> Result<()> {
+    let arguments = [to.into(), rows.into(), columns.into(), to.stride.into()];
+    gpu.launch(over(Source::Adapter, "clear_block", rows * columns), &arguments)
+}
+
 /// to += scale · a block of `from` that begins at `offset` and whose rows are `stride` apart.
 pub fn add_block(gpu: &Gpu, from: (&Buffer<f32>, usize, usize), to: u64, rows: usize, columns: usize, scale: f32) -> Result<()> {
     let (buffer, offset, stride) = from;
@@ -259,13 +265,6 @@ pub fn add_block(gpu: &Gpu, from: (&Buffer<f32>, usize, usize), to: u64, rows: u
 pub fn copy_block(gpu: &Gpu, from: u64, to: Rows<'_>, rows: usize, columns: usize) -> Result<()> {
     let arguments = [from.into(), to.into(), rows.into(), columns.into(), to.stride.into()];
     gpu.launch(over(Source::Adapter, "copy_block", rows * columns), &arguments)
-}
-
-/// A block of bf16 numbers without meaning, for measurements.
-pub fn fill_block(gpu: &Gpu, to: Rows<'_>, rows: usize, columns: usize, seed: u32, deviation: f32) -> Result<()> {
-    let seed = Argument::Int(seed.cast_signed());
-    let arguments = [to.into(), rows.into(), columns.into(), to.stride.into(), seed, deviation.into()];
-    gpu.launch(over(Source::Adapter, "fill_block", rows * columns), &arguments)
 }
 
 /// AdamW's settings for one step.

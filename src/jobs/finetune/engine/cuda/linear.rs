@@ -12,12 +12,15 @@
 //! where reading and writing the outputs again for an adapter of their own costs 4 to 16 %.
 //!
 //! Several matrices that read the same input (queries, keys, values; gate, up) are one; each has its own adapter, or none.
+//!
+//! Where the frozen weights are packed (QLoRA), that matrix exists in one layer at a time: all layers share memory for it.
 
 use std::ops::Range;
 
 use super::error::Result;
 use super::gpu::{Buffer, Gpu, Operand, Output, Rows, Size};
 use super::kernels;
+use super::packed::Packed;
 
 /// One of the matrices that are one, and its adapter.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,17 +52,32 @@ pub struct Scratch {
 impl Scratch {
     /// For any of these layers.
     pub fn new<'a>(gpu: &Gpu, layers: impl Iterator<Item = &'a Linear>) -> Result<Self> {
+        let (a, b) = Self::sizes(layers);
+        Ok(Self { a: gpu.uninitialised(a)?, b: gpu.uninitialised(b)? })
+    }
+
+    /// Bytes that [`Scratch::new`] takes.
+    pub fn bytes<'a>(layers: impl Iterator<Item = &'a Linear>) -> usize {
+        let (a, b) = Self::sizes(layers);
+        4 * (a + b)
+    }
+
+    fn sizes<'a>(layers: impl Iterator<Item = &'a Linear>) -> (usize, usize) {
         let (mut a, mut b) = (0, 0);
         for layer in layers {
             a = a.max(layer.room * layer.inputs);
             b = b.max(layer.room * layer.outputs);
         }
-        Ok(Self { a: gpu.uninitialised(a)?, b: gpu.uninitialised(b)? })
+        (a, b)
     }
 }
 
 pub struct Linear {
-    weight: Buffer<u16>,
+    /// Memory of its own; without it, `address` is in memory that layers share.
+    own: Option<Buffer<u16>>,
+    address: u64,
+    /// The weights of each part, where they are packed.
+    packed: Vec<Packed>,
     pub inputs: usize,
     pub outputs: usize,
     /// Columns behind the inputs, and behind the outputs: a multiple of 64, which is what products are cut into.
@@ -70,6 +88,16 @@ pub struct Linear {
 impl Linear {
     /// For matrices of so many outputs, each with the rank and scale of its adapter. Weights are yet to be placed; there is no adapter.
     pub fn new(gpu: &Gpu, inputs: usize, parts: &[(usize, usize, f32)]) -> Result<Self> {
+        let mut linear = Self::packed(inputs, parts, Vec::new());
+        let weight = gpu.zeros(linear.size())?;
+        linear.address = weight.address();
+        linear.own = Some(weight);
+        Ok(linear)
+    }
+
+    /// As [`Linear::new`], with packed weights for each part. It can be used once it has memory: see [`Linear::share`].
+    #[must_use]
+    pub fn packed(inputs: usize, parts: &[(usize, usize, f32)], packed: Vec<Packed>) -> Self {
         let (mut outputs, mut ranks) = (0, 0);
         let place = |&(count, rank, scale): &(usize, usize, f32)| {
             let part = Part { outputs: outputs..outputs + count, rank, scale, first: ranks };
@@ -78,15 +106,46 @@ impl Linear {
             part
         };
         let parts = parts.iter().map(place).collect();
-        let room = ranks.next_multiple_of(64);
-        let weight = gpu.zeros((outputs + room) * (inputs + room))?;
-        Ok(Self { weight, inputs, outputs, room, parts })
+        Self { own: None, address: 0, packed, inputs, outputs, room: ranks.next_multiple_of(64), parts }
+    }
+
+    /// Numbers of the matrix in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        (self.outputs + self.room) * (self.inputs + self.room)
+    }
+
+    /// Numbers of memory that it shares with those of other layers.
+    #[must_use]
+    pub fn shared(&self) -> usize {
+        if self.own.is_some() { 0 } else { self.size() }
+    }
+
+    /// Where that memory is.
+    pub(super) fn share(&mut self, address: u64) {
+        if self.own.is_none() {
+            self.address = address;
+        }
+    }
+
+    /// Puts the matrix into shared memory.
+    pub(super) fn unpack(&self, gpu: &Gpu, adapters: &[Option<Pair>]) -> Result<()> {
+        if self.own.is_some() {
+            return Ok(());
+        }
+        let (inputs, outputs, room) = (self.inputs, self.outputs, self.room);
+        kernels::clear_block(gpu, self.rows(0).column(inputs), outputs, room)?;
+        kernels::clear_block(gpu, self.rows(outputs), room, inputs + room)?;
+        for (part, packed) in self.parts.iter().zip(&self.packed) {
+            packed.unpack(gpu, self.rows(part.outputs.start))?;
+        }
+        self.place(gpu, adapters)
     }
 
     /// From an output's row on.
     #[must_use]
     pub fn rows(&self, from: usize) -> Rows<'_> {
-        Rows::new(&self.weight, self.inputs + self.room).row(from)
+        Rows::at(self.address, self.inputs + self.room).row(from)
     }
 
     /// Numbers from row to row in buffers of inputs, and of gradients of outputs.
@@ -95,11 +154,31 @@ impl Linear {
         (self.inputs + self.room, self.outputs + self.room)
     }
 
-    /// Takes over an adapter.
-    pub fn set(&self, gpu: &Gpu, part: &Part, adapter: Pair) -> Result<()> {
-        kernels::place_block(gpu, adapter.a, self.rows(self.outputs + part.first), part.rank, self.inputs, 1.0)?;
-        let b = self.rows(part.outputs.start).column(self.inputs + part.first);
-        kernels::place_block(gpu, adapter.b, b, part.outputs.len(), part.rank, part.scale)
+    /// Takes over the adapters of all parts; those that are not given are none. Packed weights get theirs when they are unpacked.
+    pub(super) fn set(&self, gpu: &Gpu, adapters: &[Option<Pair>]) -> Result<()> {
+        if self.own.is_some() { self.place(gpu, adapters) } else { Ok(()) }
+    }
+
+    fn place(&self, gpu: &Gpu, adapters: &[Option<Pair>]) -> Result<()> {
+        for (part, adapter) in self.parts.iter().zip(adapters) {
+            let a = self.rows(self.outputs + part.first);
+            let b = self.rows(part.outputs.start).column(self.inputs + part.first);
+            let (rank, outputs) = (part.rank, part.outputs.len());
+            if let Some(pair) = adapter {
+                kernels::place_block(gpu, pair.a, a, rank, self.inputs, 1.0)?;
+                kernels::place_block(gpu, pair.b, b, outputs, rank, part.scale)?;
+            } else {
+                kernels::clear_block(gpu, a, rank, self.inputs)?;
+                kernels::clear_block(gpu, b, outputs, rank)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of its weights in the device's memory, but for what is shared.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        if self.own.is_some() { 2 * self.size() } else { self.packed.iter().map(Packed::size_bytes).sum() }
     }
 
     /// Writes x·Aᵀ behind x.

@@ -1,4 +1,5 @@
-//! The engine on NVIDIA GPUs: LoRA over frozen bf16 weights, by kernels of our own and cuBLAS.
+//! The engine on NVIDIA GPUs: LoRA over frozen weights, plain ones in bf16 or quantised as a file has them (QLoRA), by kernels of our own
+//! and cuBLAS.
 //!
 //! [`Decoder`] computes the same function as the operations that every device has, for the families and settings that [`Shape::check`]
 //! takes, several times faster and in a fraction of the memory: activations of a layer live in memory that all layers share, adapters are
@@ -14,17 +15,19 @@ mod gpu;
 mod head;
 mod kernels;
 mod linear;
+mod packed;
 mod shape;
 mod source;
 mod table;
 mod trace;
 
-pub use activations::Keep;
+pub use activations::{Keep, Plan};
 pub use block::{Block, Grads};
 pub use decoder::{Decoder, Weights};
 pub use error::{Error, Result};
 pub use gpu::{Buffer, Gpu, Rows};
-pub use kernels::{AdamW, Angles, copy_block, fill_block};
+pub use kernels::{AdamW, Angles, copy_block};
 pub use linear::{Linear, Pair};
+pub use packed::{Packed, Packing, Vocabulary};
 pub use shape::{Gate, Pairing, Shape};
 pub use table::Input;

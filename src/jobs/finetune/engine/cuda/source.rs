@@ -19,6 +19,7 @@ pub enum Source {
     Norm {
         pieces: usize,
     },
+    Packed,
     Pointwise,
     Rows,
 }
@@ -34,6 +35,7 @@ impl Source {
             Self::AttentionForward { .. } => "attention_forward",
             Self::CrossEntropy => "cross_entropy",
             Self::Norm { .. } => "norm",
+            Self::Packed => "packed",
             Self::Pointwise => "pointwise",
             Self::Rows => "rows",
         }
@@ -46,6 +48,7 @@ impl Source {
             Self::AttentionForward { .. } => include_str!("kernels/attention_forward.cu"),
             Self::CrossEntropy => include_str!("kernels/cross_entropy.cu"),
             Self::Norm { .. } => include_str!("kernels/norm.cu"),
+            Self::Packed => include_str!("kernels/packed.cu"),
             Self::Pointwise => include_str!("kernels/pointwise.cu"),
             Self::Rows => include_str!("kernels/rows.cu"),
         }

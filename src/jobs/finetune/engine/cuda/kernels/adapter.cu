@@ -7,6 +7,12 @@ extern "C" __global__ void place_block(const float *from, bf16 *to, int rows, in
     to[item / columns * stride + item % columns] = narrow(scale * from[item]);
 }
 
+extern "C" __global__ void clear_block(bf16 *to, int rows, int columns, int stride) {
+    long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (item >= (long long)rows * columns) return;
+    to[item / columns * stride + item % columns] = 0;
+}
+
 // to += scale · a block whose rows are `stride` apart.
 extern "C" __global__ void add_block(const float *from, float *to, int rows, int columns, int stride, float scale) {
     long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
@@ -30,16 +36,4 @@ extern "C" __global__ void adamw(float *x, const float *grad, float *mean, float
     mean[i] = m;
     square[i] = v;
     x[i] = x[i] * (1.f - rate * decay) - rate * (m * first) / (sqrtf(v * second) + eps);
-}
-
-// Numbers for measurements: a hash of place and seed, spread evenly over ±√3 · deviation.
-extern "C" __global__ void fill_block(bf16 *to, int rows, int columns, int stride, u32 seed, float deviation) {
-    long long item = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (item >= (long long)rows * columns) return;
-    u64 x = ((u64)seed << 40) + (u64)item + 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    x ^= x >> 31;
-    float unit = (float)(u32)(x >> 40) * (1.f / 16777216.f);
-    to[item / columns * stride + item % columns] = narrow((unit * 2.f - 1.f) * 1.7320508f * deviation);
 }
