@@ -60,6 +60,12 @@ impl Ropes {
     pub(crate) fn for_length(&self, length: usize) -> &Rope {
         self.long.as_ref().filter(|_| length > self.original_context).unwrap_or(&self.usual)
     }
+
+    /// Whether a sequence of `length` tokens has other angles than a short one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_long(&self, length: usize) -> bool {
+        self.long.is_some() && length > self.original_context
+    }
 }
 
 const SHORT: &str = "rope_factors_short.weight";

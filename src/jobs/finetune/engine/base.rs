@@ -62,7 +62,8 @@ impl Rows {
         self
     }
 
-    fn bytes(&self, rows: Range<usize>) -> &[u8] {
+    /// As they lie there, packed or not.
+    pub fn bytes(&self, rows: Range<usize>) -> &[u8] {
         match &self.rounded {
             Some(bytes) => &bytes[rows.start * self.packed.row_bytes..rows.end * self.packed.row_bytes],
             None => self.source.bytes(&self.packed, rows),
@@ -103,6 +104,11 @@ impl Rows {
 
     pub fn count(&self) -> usize {
         self.packed.rows
+    }
+
+    #[cfg(feature = "cuda")]
+    pub fn kind(&self) -> TensorKind {
+        self.packed.kind
     }
 
     pub fn columns(&self) -> usize {

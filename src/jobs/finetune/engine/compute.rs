@@ -13,6 +13,12 @@ pub struct Compute {
 }
 
 impl Compute {
+    /// The loops of this crate.
+    #[cfg(feature = "cuda")]
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, fused: true, dtype: DType::F32 }
+    }
+
     /// A tensor of 32 bits on the device. On the CPU the numbers stay where they are.
     pub fn tensor(&self, values: Vec<f32>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
         Tensor::from_vec(values, shape.into(), &self.device)

@@ -24,6 +24,11 @@ impl<'a> Gradients<'a> {
         Ok(Self { all })
     }
 
+    #[cfg(feature = "cuda")]
+    pub fn all(&self) -> &Tensors {
+        self.all
+    }
+
     fn of(&self, name: &str) -> Result<&Tensor> {
         self.all.get(name).ok_or_else(|| candle_core::Error::Msg(format!("`{name}` is no parameter of this pass")))
     }

@@ -43,7 +43,13 @@ impl Engine {
     #[must_use]
     pub fn predicted(&self, tokens: usize, longest_row: usize) -> Memory {
         let bytes = |count: usize| 4 * count as u64;
-        let parameters: usize = self.trainable.iter().map(|trainable| trainable.shape.iter().product::<usize>()).sum();
+        #[cfg(feature = "cuda")]
+        if let Some(offload) = &self.offload {
+            let (weights_bytes, activations_bytes) = offload.memory_bytes(tokens);
+            let parameters_bytes = bytes(self.parameter_count());
+            return Memory { weights_bytes, parameters_bytes, gradients_bytes: parameters_bytes, activations_bytes };
+        }
+        let parameters = self.parameter_count();
         let (kept, layer) = self.layers();
         let width = self.config.embedding_length;
         // The last layer's output, its gradient, and rows of the head: before and behind the norm, and their gradients.
@@ -55,6 +61,10 @@ impl Engine {
             gradients_bytes: bytes(parameters),
             activations_bytes: bytes(activations) * self.compute.dtype.size_in_bytes() as u64 / DType::F32.size_in_bytes() as u64,
         }
+    }
+
+    fn parameter_count(&self) -> usize {
+        self.trainable.iter().map(|trainable| trainable.shape.iter().product::<usize>()).sum()
     }
 
     /// [`Engine::predicted`], all together.

@@ -2,7 +2,8 @@
 //!
 //! Every operation has a hand-written way back (vector-Jacobian product); nothing is recorded, and frozen weights get no gradient. Layers
 //! are run one by one: what is kept of them on the way there is [`settings::Checkpointing`]'s choice. On the CPU operations are loops of
-//! this crate over slices; elsewhere they are composed of candle's. Promises: on the CPU the same call gives the same numbers to the bit,
+//! this crate over slices; on NVIDIA GPUs they are kernels of this crate where those know what is asked for ([`offload`]); elsewhere they
+//! are composed of candle's. Promises: on the CPU the same call gives the same numbers to the bit,
 //! on any number of threads and whatever is kept; scores of attention and logits are never whole; the file's weights are never changed.
 //! It does not choose what is read, and does not change parameters: that is the trainer's.
 
@@ -11,6 +12,9 @@ mod attention;
 mod base;
 mod block;
 mod compute;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod dropout;
 mod embedding;
 mod error;
@@ -22,6 +26,8 @@ mod loading;
 mod loss;
 mod memory;
 mod norm;
+#[cfg(feature = "cuda")]
+mod offload;
 mod products;
 mod rope;
 pub mod settings;
@@ -52,6 +58,7 @@ use norm::Norm;
 use rope::Turns;
 use trainable::Weight;
 
+pub use device::AdamW;
 pub use error::{Error, Result};
 pub use gradients::{Gradients, check_finite};
 pub use memory::Memory;
@@ -71,6 +78,8 @@ pub struct Engine {
     ropes: Ropes,
     trainable: Vec<Trainable>,
     weights_bytes: u64,
+    #[cfg(feature = "cuda")]
+    offload: Option<offload::Offload>,
 }
 
 /// What is kept of a layer on the way there.
@@ -87,7 +96,20 @@ impl Engine {
     pub fn load(path: &Path, header: &Header, device: Device, settings: &Settings) -> Result<Self> {
         let fused = device.is_cpu();
         let compute = Compute { dtype: activations(fused, settings), fused, device };
+        #[cfg(feature = "cuda")]
+        if compute.device.is_cuda() && offload::suits(&compute.device, header, &Config::from_header(header)?, settings) {
+            return Self::offloaded(Source::open(path, header)?, header, settings, compute);
+        }
         Self::load_with(Source::open(path, header)?, header, settings, compute)
+    }
+
+    /// Frozen weights stay mapped for what is read of them seldom; the GPU gets its own.
+    #[cfg(feature = "cuda")]
+    fn offloaded(source: Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
+        let mut engine = Self::load_with(source, header, settings, Compute::cpu())?;
+        engine.offload = Some(offload::Offload::new(&engine, &compute.device)?);
+        engine.compute = compute;
+        Ok(engine)
     }
 
     /// What passes over so many tokens would take on the CPU, of which the longest row has so many, without reading the weights.
@@ -96,7 +118,7 @@ impl Engine {
     /// As [`Engine::load`].
     pub fn survey(path: &Path, header: &Header, settings: &Settings, tokens: usize, longest_row: usize) -> Result<Memory> {
         let settings = Settings { precision: Precision::Single, ..settings.clone() };
-        let compute = Compute { dtype: DType::F32, fused: true, device: Device::Cpu };
+        let compute = Compute::cpu();
         let engine = Self::load_with(Source::open_unread(path, header)?, header, &settings, compute)?;
         Ok(engine.predicted(tokens, longest_row))
     }
@@ -118,6 +140,8 @@ impl Engine {
             settings: settings.clone(),
             config,
             compute,
+            #[cfg(feature = "cuda")]
+            offload: None,
         };
         engine.trainable = engine.list_trainable()?;
         Ok(engine)
@@ -199,13 +223,13 @@ impl Engine {
     }
 
     fn step<'a>(&'a self, parameters: &'a Tensors, batch: &'a Batch, pass: Option<Pass>) -> candle_core::Result<Step<'a>> {
-        trainable::check(&self.trainable, parameters)?;
-        self.check(batch)?;
+        self.check(parameters, batch)?;
         let turns = |sliding| Turns::new(&self.config, &self.ropes, sliding, batch);
         Ok(Step { compute: &self.compute, parameters, pass, starts: &batch.starts, everywhere: turns(false), sliding: turns(true) })
     }
 
-    fn check(&self, batch: &Batch) -> candle_core::Result<()> {
+    fn check(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<()> {
+        trainable::check(&self.trainable, parameters)?;
         let vocab_size = self.config.vocab_size;
         let tokens = batch.tokens.iter().chain(batch.labels.iter().map(|label| &label.token));
         if let Some(token) = tokens.clone().find(|token| **token as usize >= vocab_size) {
@@ -253,6 +277,11 @@ impl Engine {
 
 impl Learner for Engine {
     fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+        #[cfg(feature = "cuda")]
+        if let Some(offload) = &self.offload {
+            self.check(parameters, batch)?;
+            return offload.log_probs(self, parameters, batch);
+        }
         let step = self.step(parameters, batch, None)?;
         if batch.labels.is_empty() {
             return Ok(Vec::new());
@@ -273,6 +302,12 @@ impl Learner for Engine {
         pass: Option<Pass>,
         gradients: &mut Tensors,
     ) -> candle_core::Result<Vec<f32>> {
+        #[cfg(feature = "cuda")]
+        if let Some(offload) = &self.offload {
+            self.check(parameters, batch)?;
+            let gradients = Gradients::new(gradients, parameters)?;
+            return offload.accumulate(self, parameters, batch, gradients.all());
+        }
         let step = self.step(parameters, batch, pass)?;
         let mut gradients = Gradients::new(gradients, parameters)?;
         if batch.labels.is_empty() {

@@ -1,5 +1,8 @@
 //! What is trained, and how the engine works.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::error::{Error, Result};
 
 /// What the engine is loaded with.
@@ -58,8 +61,13 @@ pub enum Checkpointing {
     Full,
     /// Everything that is needed, in the first so many layers; inputs in the others.
     Selective(usize),
+    /// Everything that is needed in the first so many layers; in the others what attention gave, which is the dearest to make again for
+    /// the memory it takes. Where candle's operations do the work and on the CPU, as `Selective`.
+    Attention(usize),
     /// Everything that is needed.
     Off,
+    /// On a GPU, as much as there is memory for when the first batch is read; elsewhere as `Full`.
+    Auto,
 }
 
 impl Default for Settings {
@@ -137,9 +145,43 @@ impl Checkpointing {
     #[must_use]
     pub fn keeps(self, layer: usize) -> bool {
         match self {
-            Self::Full => false,
-            Self::Selective(layers) => layer < layers,
+            Self::Full | Self::Auto => false,
+            Self::Selective(layers) | Self::Attention(layers) => layer < layers,
             Self::Off => true,
+        }
+    }
+}
+
+/// As it is read by [`FromStr`].
+impl fmt::Display for Checkpointing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("full"),
+            Self::Selective(layers) => write!(f, "selective:{layers}"),
+            Self::Attention(layers) => write!(f, "attention:{layers}"),
+            Self::Off => f.write_str("off"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// `full`, `auto`, `off`, `selective:N`, `attention:N`, `attention`.
+impl FromStr for Checkpointing {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, layers) = text.split_once(':').map_or((text, None), |(name, layers)| (name, Some(layers.parse().ok())));
+        match (name, layers) {
+            ("full", None) => Ok(Self::Full),
+            ("auto", None) => Ok(Self::Auto),
+            ("off", None) => Ok(Self::Off),
+            ("attention", None) => Ok(Self::Attention(0)),
+            ("attention", Some(Some(layers))) => Ok(Self::Attention(layers)),
+            ("selective", Some(Some(layers))) => Ok(Self::Selective(layers)),
+            _ => {
+                let why = format!("`{text}` is none of full, auto, off, attention, attention:LAYERS and selective:LAYERS");
+                Err(Error::Setting { what: "checkpointing", why })
+            }
         }
     }
 }
@@ -202,6 +244,19 @@ mod tests {
         let lora = Lora { alpha_pattern: vec![("blk.0.*".to_owned(), 2.0)], ..lora };
         assert_eq!((lora.scale_of("blk.1.attn_q"), lora.scale_of("blk.1.attn_v"), lora.scale_of("blk.0.attn_q")), (2.0, 0.5, 0.5));
         assert_eq!(Lora { rslora: true, ..lora }.scale_of("blk.1.attn_q"), 4.0);
+    }
+
+    #[test]
+    fn checkpointing_is_read_as_it_is_written() {
+        use Checkpointing::{Attention, Auto, Full, Off, Selective};
+        for checkpointing in [Full, Selective(3), Attention(0), Attention(22), Off, Auto] {
+            assert_eq!(checkpointing.to_string().parse::<Checkpointing>().unwrap(), checkpointing);
+        }
+        assert_eq!("attention".parse::<Checkpointing>().unwrap(), Attention(0));
+        for wrong in ["", "selective", "selective:", "selective:-1", "attention:x", "full:1", "Full"] {
+            let said = wrong.parse::<Checkpointing>().unwrap_err().to_string();
+            assert!(said.contains(&format!("`{wrong}`")), "{said}");
+        }
     }
 
     #[test]

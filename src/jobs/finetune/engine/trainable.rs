@@ -104,13 +104,14 @@ pub fn init_whole(compute: &Compute, weight: &Weight<'_>) -> Result<Tensor> {
     }
 }
 
-/// Whether these are parameters of the model.
+/// Whether these are parameters of the model, whose own are in the order of their names.
 ///
 /// # Errors
 /// When one is not, or has another shape.
 pub fn check(trainable: &[Trainable], parameters: &Tensors) -> Result<()> {
     for (name, tensor) in parameters {
-        match trainable.iter().find(|trainable| trainable.name == *name) {
+        let known = trainable.binary_search_by(|trainable| trainable.name.cmp(name)).ok();
+        match known.map(|index| &trainable[index]) {
             None => bail!("`{name}` is not trained by these settings"),
             Some(known) if known.shape != tensor.dims() => bail!("`{name}` has the shape {:?}, not {:?}", tensor.dims(), known.shape),
             Some(_) if tensor.dtype() != DType::F32 => bail!("`{name}` is not of 32 bits"),

@@ -1,0 +1,148 @@
+//! Passes on an NVIDIA GPU by the kernels of [`super::cuda`].
+//!
+//! They know LoRA (rsLoRA too, and ranks and scales of a matrix's own) without dropout over plain or quantised weights, in bf16: what most
+//! trainings are. All else is done by candle's operations on the same device: DoRA, dropout, weights that are trained themselves, single
+//! precision, shapes the kernels do not know. Quantised weights stay as the file has them (QLoRA).
+
+mod angles;
+mod loading;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+use candle_core::{Device, Result, Storage, Tensor, bail};
+
+use super::block::Block;
+use super::cuda::{AdamW, Decoder, Gpu, Grads, Input, Pair};
+use super::linear::Linear;
+use super::{Engine, embedding};
+use crate::jobs::finetune::batch::Batch;
+use crate::jobs::finetune::learner::Tensors;
+use angles::Angles;
+
+pub use loading::suits;
+
+/// A model in the memory of a GPU.
+pub struct Offload {
+    gpu: Gpu,
+    state: Mutex<State>,
+}
+
+struct State {
+    decoder: Decoder,
+    angles: Angles,
+}
+
+impl fmt::Debug for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offload").finish_non_exhaustive()
+    }
+}
+
+/// What is taken besides weights, activations and what is trained: the driver's, cuBLAS's and the kernels' own memory.
+const RUNTIME_BYTES: u64 = 640 << 20;
+
+impl Offload {
+    /// Takes over the weights of an engine that was loaded for the CPU.
+    pub fn new(engine: &Engine, device: &Device) -> Result<Self> {
+        let gpu = gpu(device)?;
+        let decoder = loading::decoder(&gpu, engine).map_err(candle_core::Error::wrap)?;
+        Ok(Self { gpu, state: Mutex::new(State { decoder, angles: Angles::default() }) })
+    }
+
+    /// As [`Learner::log_probs`](super::Learner::log_probs).
+    pub fn log_probs(&self, engine: &Engine, parameters: &Tensors, batch: &Batch) -> Result<Vec<f32>> {
+        self.pass(engine, parameters, batch, None)
+    }
+
+    /// As [`Learner::accumulate`](super::Learner::accumulate), with an entry for every parameter in `gradients`.
+    pub fn accumulate(&self, engine: &Engine, parameters: &Tensors, batch: &Batch, gradients: &Tensors) -> Result<Vec<f32>> {
+        let gradients = self.addresses(engine, gradients)?;
+        self.pass(engine, parameters, batch, Some(&gradients))
+    }
+
+    fn pass(&self, engine: &Engine, parameters: &Tensors, batch: &Batch, gradients: Option<&[Grads]>) -> Result<Vec<f32>> {
+        if batch.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        let labels: Vec<_> = batch.labels.iter().map(|label| (label.place, label.token, label.weight)).collect();
+        if !labels.is_sorted_by_key(|(place, ..)| *place) {
+            bail!("labels are not in ascending order of their places");
+        }
+        let adapters = self.addresses(engine, parameters)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { decoder, angles } = &mut *state;
+        let positions = angles.positions(decoder, &engine.config, &engine.ropes, batch).map_err(candle_core::Error::wrap)?;
+        let input = Input { tokens: &batch.tokens, positions: &positions, starts: &batch.starts, labels: &labels };
+        let passed = decoder.set_adapters(adapters).and_then(|()| match gradients {
+            Some(gradients) => decoder.accumulate(&input, gradients),
+            None => decoder.log_probs(&input),
+        });
+        passed.map_err(candle_core::Error::wrap)
+    }
+
+    /// Milliseconds of each kind of work of a pass.
+    pub fn spent(&self, engine: &Engine, parameters: &Tensors, batch: &Batch, gradients: &Tensors) -> Result<BTreeMap<&'static str, f32>> {
+        self.gpu.start_trace().map_err(candle_core::Error::wrap)?;
+        let passed = self.accumulate(engine, parameters, batch, gradients);
+        let spent = self.gpu.finish_trace().map_err(candle_core::Error::wrap)?;
+        passed.map(|_| spent)
+    }
+
+    /// Where adapters, or their gradients, lie.
+    fn addresses(&self, engine: &Engine, tensors: &Tensors) -> Result<Vec<Grads>> {
+        let pair = |linear: &Linear| -> Result<Option<Pair>> {
+            let (Some(a), Some(b)) = (tensors.get(&linear.names.lora_a), tensors.get(&linear.names.lora_b)) else { return Ok(None) };
+            Ok(Some(Pair { a: self.address(a)?, b: self.address(b)? }))
+        };
+        let pairs = |linears: &[Linear]| linears.iter().map(pair).collect::<Result<Vec<_>>>();
+        let of_block = |block: &Block| -> Result<Grads> {
+            Ok([pairs(&block.qkv.linears)?, vec![pair(&block.output)?], pairs(&block.gate_up.linears)?, vec![pair(&block.down)?]])
+        };
+        engine.blocks.iter().map(of_block).collect()
+    }
+
+    /// Where the numbers of a tensor lie in the GPU's memory.
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (Storage::Cuda(cuda), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
+            bail!("a tensor of shape {:?} on {:?} does not lie in one piece in the GPU's memory", tensor.shape(), tensor.device());
+        };
+        Ok(cuda.as_cuda_slice::<f32>()?.device_ptr(self.gpu.stream()).0 + 4 * start as u64)
+    }
+
+    /// Changes parameters by their gradients, and means and mean squares with them, where they are.
+    pub fn step(&self, step: &AdamW, tensors: [&Tensor; 4]) -> Result<()> {
+        let mut addresses = [0; 4];
+        for (address, tensor) in addresses.iter_mut().zip(tensors) {
+            if tensor.shape() != tensors[0].shape() {
+                bail!("tensors of shapes {:?} and {:?} in one step", tensors[0].shape(), tensor.shape());
+            }
+            *address = self.address(tensor)?;
+        }
+        step.step(&self.gpu, addresses, tensors[0].elem_count()).map_err(candle_core::Error::wrap)
+    }
+
+    /// Memory of weights, and of a pass.
+    pub fn memory_bytes(&self, tokens: usize) -> (u64, u64) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.decoder.weights_bytes() as u64, state.decoder.pass_bytes(tokens, tokens) as u64 + RUNTIME_BYTES)
+    }
+}
+
+/// Devices in use: what was compiled for one serves all models on it.
+static OPEN: Mutex<Vec<Gpu>> = Mutex::new(Vec::new());
+
+/// The stream and library handle that candle's own operations use, so that all is done in one order.
+fn gpu(device: &Device) -> Result<Gpu> {
+    let cuda = device.as_cuda_device()?;
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(gpu) = open.iter().find(|gpu| Arc::ptr_eq(gpu.stream(), &cuda.cuda_stream())) {
+        return Ok(gpu.clone());
+    }
+    let gpu = Gpu::new(cuda.cuda_stream(), cuda.cublas_handle()).map_err(candle_core::Error::wrap)?;
+    open.push(gpu.clone());
+    Ok(gpu)
+}
