@@ -9,6 +9,8 @@ mod backends;
 #[cfg(feature = "embedded")]
 mod bench_engine;
 mod bench_queue;
+#[cfg(feature = "embedded")]
+mod bench_training;
 mod cache;
 mod chat;
 mod client;
@@ -89,6 +91,8 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         #[cfg(feature = "embedded")]
         Command::BenchEngine(args) => bench_engine::run(&args),
         Command::BenchQueue => bench_queue::run(),
+        #[cfg(feature = "embedded")]
+        Command::BenchTraining(args) => bench_training::run(&args),
     }
 }
 

@@ -14,6 +14,7 @@ mod gradient;
 mod host;
 pub mod job;
 pub mod learner;
+pub mod measure;
 pub mod objective;
 mod optimizer;
 pub mod options;

@@ -1,0 +1,217 @@
+//! What an accelerator gives against what the CPU gives, which itself is proven against other programs.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use super::shape::{FAMILIES, Shape, TINY};
+use super::{Error, synthetic};
+use crate::gguf::{Header, TensorKind};
+use crate::jobs::finetune::batch::{Batch, Row};
+use crate::jobs::finetune::engine::{Checkpointing, Engine, Lora, Method, Precision, Settings};
+use crate::jobs::finetune::learner::{Learner, Pass, Tensors};
+use crate::jobs::finetune::rng::{Philox, Purpose};
+use crate::lm::Choice;
+
+/// One comparison.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    pub what: String,
+    /// Whether the work was done by kernels of this crate.
+    pub kernels: bool,
+    /// How far the loss is off, as a share; the same without adapters.
+    pub loss: f64,
+    pub base_loss: f64,
+    /// How far all gradients together are off, as a share, and the worst of them.
+    pub gradients: f64,
+    pub worst: f64,
+    pub worst_name: String,
+    /// Whether every way to keep activations gave the same bits.
+    pub same_bits: bool,
+    pub passed: bool,
+}
+
+/// What is compared.
+struct Case {
+    what: &'static str,
+    shape: Shape,
+    kind: TensorKind,
+    method: Method,
+    precision: Precision,
+    /// Whether kernels are to do it.
+    kernels: bool,
+}
+
+const PASS: Pass = Pass { seed: 9, step: 1, micro_batch: 2 };
+
+/// Compares `device` with the CPU on tiny models, which are made in `folder`, and tells each comparison as it is made.
+///
+/// # Errors
+/// When they cannot be made, or the device fails.
+pub fn check(device: Choice, folder: &Path, mut tell: impl FnMut(&Check)) -> Result<(), Error> {
+    let device = super::open(device)?;
+    for case in cases(device.is_cuda()) {
+        tell(&compare(&case, &device, folder)?);
+    }
+    Ok(())
+}
+
+fn cases(kernels: bool) -> Vec<Case> {
+    let lora = || Lora { rank: 8, ..Lora::default() };
+    let case = |what, method| Case { what, shape: TINY, kind: TensorKind::BF16, method, precision: Precision::Brain, kernels: false };
+    let fast = |what, lora| Case { kernels, ..case(what, Method::Lora(lora)) };
+    let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
+    let mut all = vec![fast("LoRA", lora())];
+    all.extend(FAMILIES.map(|shape| Case { shape, ..fast("LoRA", lora()) }));
+    all.push(Case { kind: TensorKind::F32, ..fast("LoRA", lora()) });
+    all.push(fast(
+        "some targets, ranks of their own",
+        Lora {
+            targets: names(&["q_proj", "v_proj", "down_proj", "blk.1.*"]),
+            rank_pattern: vec![("v_proj".to_owned(), 24)],
+            rslora: true,
+            ..lora()
+        },
+    ));
+    all.push(fast("only the highest layer", Lora { targets: names(&["blk.2.*"]), ..lora() }));
+    use TensorKind::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+    all.extend([Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K].map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
+    all.push(case("DoRA", Method::Lora(Lora { dora: true, ..lora() })));
+    all.push(case("dropout", Method::Lora(Lora { dropout: 0.2, ..lora() })));
+    all.push(Case { kind: Q4_K, ..case("DoRA with dropout", Method::Lora(Lora { dora: true, dropout: 0.2, ..lora() })) });
+    all.push(case("embeddings besides", Method::Lora(Lora { also: names(&["token_embd.weight"]), ..lora() })));
+    all.push(case("the head, too", Method::Lora(Lora { targets: names(&["attn_*", "ffn_*", "output"]), ..lora() })));
+    all.push(case("everything", Method::Full(Vec::new())));
+    let single = |case| Case { precision: Precision::Single, kernels: false, ..case };
+    all.push(single(fast("LoRA in single precision", lora())));
+    all.push(single(Case { shape: FAMILIES[4], ..case("everything in single precision", Method::Full(Vec::new())) }));
+    all
+}
+
+fn compare(case: &Case, device: &Device, folder: &Path) -> Result<Check, Error> {
+    let path = folder.join("model.gguf");
+    synthetic::write(&path, &case.shape, case.kind)?;
+    let header = Header::read_file(&path)?;
+    let settings =
+        |checkpointing| Settings { method: case.method.clone(), precision: case.precision, checkpointing, logits_bytes: 1 << 20 };
+    let exact = Settings { precision: Precision::Single, ..settings(Checkpointing::Full) };
+    let cpu = Engine::load(&path, &header, Device::Cpu, &exact)?;
+    let (parameters, batch) = (perturbed(&cpu)?, batch(case.shape.vocabulary));
+    let expected = Given::by(&cpu, &parameters, &batch)?;
+    drop(cpu);
+    let moved = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+    let parameters = parameters.iter().map(moved).collect::<candle_core::Result<Tensors>>()?;
+    let mut given = Vec::new();
+    let mut kernels = true;
+    for checkpointing in [Checkpointing::Full, Checkpointing::Attention(1), Checkpointing::Off, Checkpointing::Auto] {
+        let engine = Engine::load(&path, &header, device.clone(), &settings(checkpointing))?;
+        kernels &= engine.uses_kernels();
+        given.push(Given::by(&engine, &parameters, &batch)?);
+    }
+    let same_bits = given.iter().all(|other| other.log_probs == given[0].log_probs && other.gradients == given[0].gradients);
+    Ok(judged(case, &expected, &given[0], (kernels, same_bits)))
+}
+
+fn judged(case: &Case, expected: &Given, given: &Given, (kernels, same_bits): (bool, bool)) -> Check {
+    let (mut all, mut worst, mut worst_name) = ([0.0; 2], 0.0, String::new());
+    for ((name, ours), (_, theirs)) in given.gradients.iter().zip(&expected.gradients) {
+        let [difference, size] = apart(ours, theirs);
+        all = [all[0] + difference, all[1] + size];
+        let share = (difference / size.max(1e-30)).sqrt();
+        if share > worst || share.is_nan() {
+            (worst, worst_name) = (share, name.clone());
+        }
+    }
+    let off = |ours: f64, theirs: f64| ((ours - theirs) / theirs).abs();
+    let loss = off(given.loss, expected.loss);
+    let base_loss = off(given.base_loss, expected.base_loss);
+    let gradients = (all[0] / all[1]).sqrt();
+    let limits = if case.precision == Precision::Brain { [2e-3, 3e-2, 1e-1] } else { [1e-5, 1e-4, 1e-3] };
+    let close = loss < limits[0] && base_loss < limits[0] && gradients < limits[1] && worst < limits[2];
+    let what = format!("{} of {} in {}", case.what, case.shape.name, case.kind.name());
+    // Candle's own sums on a GPU come in any order.
+    let passed = close && kernels == case.kernels && (same_bits || !kernels);
+    Check { what, kernels, loss, base_loss, gradients, worst, worst_name, same_bits, passed }
+}
+
+/// What an engine gave.
+struct Given {
+    log_probs: Vec<f32>,
+    loss: f64,
+    base_loss: f64,
+    gradients: Vec<(String, Vec<f32>)>,
+}
+
+impl Given {
+    /// With parameters, with none, and there and back; the last has to agree with the first.
+    fn by(engine: &Engine, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Self> {
+        let mut gradients = Tensors::new();
+        let log_probs = engine.accumulate(parameters, batch, Some(PASS), &mut gradients)?;
+        let loss = |log_probs: &[f32]| {
+            batch.labels.iter().zip(log_probs).map(|(label, log_prob)| -f64::from(label.weight) * f64::from(*log_prob)).sum()
+        };
+        let base = engine.log_probs(&Tensors::new(), batch)?;
+        let numbers = |(name, tensor): (String, Tensor)| Ok((name, tensor.flatten_all()?.to_vec1()?));
+        Ok(Self {
+            loss: loss(&log_probs),
+            base_loss: loss(&base),
+            log_probs,
+            gradients: gradients.into_iter().map(numbers).collect::<candle_core::Result<_>>()?,
+        })
+    }
+}
+
+/// The square of the distance, and of what it is a distance from.
+fn apart(ours: &[f32], theirs: &[f32]) -> [f64; 2] {
+    let square = |number: f64| number * number;
+    let difference = ours.iter().zip(theirs).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    [difference, theirs.iter().map(|number| square(f64::from(*number))).sum()]
+}
+
+fn noise(which: u64, count: usize, scale: f32) -> Vec<f32> {
+    let mut numbers = vec![0.0; count];
+    Philox::new(5).stream(Purpose::Order, [which, 0, 0, 0]).fill_uniform(&mut numbers);
+    numbers.iter().map(|number| (number * 2.0 - 1.0) * scale).collect()
+}
+
+/// Away from where training begins, so that no gradient is 0 for want of another.
+fn perturbed(engine: &Engine) -> Result<Tensors, Error> {
+    let moved = |(index, (name, tensor)): (u64, (String, Tensor))| {
+        let scale = if name.ends_with("lora_b") { 0.08 } else { 0.01 };
+        let noise = Tensor::from_vec(noise(1000 + index, tensor.elem_count(), scale), tensor.shape(), &Device::Cpu)?;
+        Ok((name, (tensor + noise)?))
+    };
+    Ok((0..).zip(engine.init(3)?).map(moved).collect::<candle_core::Result<_>>()?)
+}
+
+/// Rows of several lengths, of which all tokens but a few are foretold.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "tokens of a small vocabulary")]
+fn batch(vocabulary: usize) -> Batch {
+    let mut batch = Batch::default();
+    for (index, length) in (0..).zip([70_usize, 1, 129, 33]) {
+        let token = |number: &f32| (number.abs() * (vocabulary as f32 - 1.0)) as u32;
+        let weight = |place: usize| if place % 5 == 0 { 0.0 } else { 0.5 + (place % 3) as f32 * 0.25 };
+        batch.push(&Row { tokens: noise(index, length, 1.0).iter().map(token).collect(), weights: (0..length).map(weight).collect() });
+    }
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The models are sound in all families and formats, and a comparison that compares nothing would not pass.
+    #[test]
+    fn the_cpu_agrees_with_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let lora = || Method::Lora(Lora { rank: 2, ..Lora::default() });
+        let mut shapes = FAMILIES.map(|shape| (shape, TensorKind::BF16)).to_vec();
+        shapes.push((TINY, TensorKind::Q4_K));
+        for (shape, kind) in shapes {
+            let case = Case { what: "LoRA", shape, kind, method: lora(), precision: Precision::Single, kernels: false };
+            let check = compare(&case, &Device::Cpu, folder.path()).unwrap();
+            assert!(check.passed && check.same_bits && check.gradients == 0.0, "{check:?}");
+        }
+    }
+}
