@@ -1,5 +1,6 @@
 //! What somebody at a terminal sees of a long piece of work, and how it is stopped.
 
+use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -47,6 +48,7 @@ impl Watching {
     }
 
     /// Writes notes down where there is no terminal to show figures on.
+    #[cfg(feature = "embedded")]
     pub fn with_notes() -> Self {
         let mut watching = Self::new();
         let shown = watching.shown().status.is_shown();
@@ -110,7 +112,9 @@ impl Watcher for Watching {
                 let from = shown.losses.len().saturating_sub(CURVE);
                 shown.figures = format!("  loss {value:.4} {}", curve(&shown.losses[from..]));
             }
-            "tokens_per_s" => shown.figures.push_str(&format!("  {value:.0} tokens/s")),
+            "tokens_per_s" => {
+                let _ = write!(shown.figures, "  {value:.0} tokens/s");
+            }
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ pub fn of_process(id: u32) -> Option<u64> {
 }
 
 /// The same of this process.
+#[cfg(feature = "embedded")]
 #[must_use]
 pub fn own() -> Option<u64> {
     of_process(std::process::id())

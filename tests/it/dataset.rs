@@ -13,7 +13,7 @@ const SECRET: &str = "sk-0123456789abcdefghijABCDEFGHIJ";
 /// Forty rows, of which some are bad, twice there, or hold a secret.
 fn rows() -> String {
     let row = |n: u32| {
-        let answer: String = (0..20).map(|word| format!("w{} ", n * 100 + word)).collect();
+        let answer: String = (0..20).map(|word| ["w", &(n * 100 + word).to_string(), " "].concat()).collect();
         json!({"prompt": format!("Question {n}?"), "completion": answer}).to_string()
     };
     let mut lines: Vec<String> = (0..37).map(row).collect();

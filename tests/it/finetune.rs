@@ -66,7 +66,12 @@ impl Figures {
 
     /// Those that are not within the gates.
     fn failed(&self, gates: &Self) -> Vec<&'static str> {
-        self.each().iter().zip(gates.each()).filter(|((_, found), (_, most))| !(found <= most)).map(|((name, _), _)| *name).collect()
+        self.each()
+            .iter()
+            .zip(gates.each())
+            .filter(|((_, found), (_, most))| found.is_nan() || found > most)
+            .map(|((name, _), _)| *name)
+            .collect()
     }
 }
 
@@ -261,7 +266,9 @@ fn figures_of(golden: &Golden) -> Figures {
 #[expect(clippy::cast_precision_loss, reason = "some dozens of labels")]
 fn batch_of_means(rows: &[Row]) -> Batch {
     let mut batch = Batch::default();
-    rows.iter().for_each(|row| batch.push(row));
+    for row in rows {
+        batch.push(row);
+    }
     let labels = batch.labels.len() as f32;
     batch.labels.iter_mut().for_each(|label| label.weight /= labels);
     batch

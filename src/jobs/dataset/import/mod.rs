@@ -63,7 +63,6 @@ impl Source {
 /// How much is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(clippy::struct_field_names, reason = "all of them are bounds, and are called so in the input")]
 pub struct Limits {
     /// Of one row, as it is written in the file.
     pub max_row_bytes: usize,

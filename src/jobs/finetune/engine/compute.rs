@@ -14,7 +14,6 @@ pub struct Compute {
 
 impl Compute {
     /// The loops of this crate.
-    #[cfg(feature = "cuda")]
     pub fn cpu() -> Self {
         Self { device: Device::Cpu, fused: true, dtype: DType::F32 }
     }

@@ -25,7 +25,7 @@ impl Engine {
     ///
     /// # Errors
     /// When shapes differ, or what the device says.
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is one"))]
+    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is one"))]
     pub fn step_in_place(&self, step: &AdamW, [parameter, gradient, mean, square]: [&Tensor; 4]) -> Result<bool> {
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
@@ -40,7 +40,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Learner::accumulate`](super::Learner::accumulate).
-    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is a clock"))]
+    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is a clock"))]
     pub fn spent(&self, parameters: &Tensors, batch: &Batch) -> Result<BTreeMap<&'static str, f32>> {
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {

@@ -29,7 +29,7 @@ impl<const N: usize> Group<N> {
         dy: [Tensor; N],
         gradients: &mut Gradients<'_>,
     ) -> Result<Tensor> {
-        let dy = if self.is_fused() { vec![Tensor::cat(&dy, 1)?] } else { dy.to_vec() };
+        let dy = if self.is_fused() { vec![Tensor::cat(&dy, 1)?] } else { Vec::from(dy) };
         let parts = self.linears.iter().zip(saved).zip(&dy);
         let parts: Vec<_> = parts.map(|((linear, saved), dy)| Part { linear, saved, x, dy }).collect();
         linear::backward(step.compute, &parts, step.parameters, step.pass, gradients)

@@ -98,14 +98,14 @@ impl Engine {
         let compute = Compute { dtype: activations(fused, settings), fused, device };
         #[cfg(feature = "cuda")]
         if compute.device.is_cuda() && offload::suits(&compute.device, header, &Config::from_header(header)?, settings) {
-            return Self::offloaded(Source::open(path, header)?, header, settings, compute);
+            return Self::offloaded(&Source::open(path, header)?, header, settings, compute);
         }
-        Self::load_with(Source::open(path, header)?, header, settings, compute)
+        Self::load_with(&Source::open(path, header)?, header, settings, compute)
     }
 
     /// Frozen weights stay mapped for what is read of them seldom; the GPU gets its own.
     #[cfg(feature = "cuda")]
-    fn offloaded(source: Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
+    fn offloaded(source: &Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
         let mut engine = Self::load_with(source, header, settings, Compute::cpu())?;
         engine.offload = Some(offload::Offload::new(&engine, &compute.device)?);
         engine.compute = compute;
@@ -119,22 +119,22 @@ impl Engine {
     pub fn survey(path: &Path, header: &Header, settings: &Settings, tokens: usize, longest_row: usize) -> Result<Memory> {
         let settings = Settings { precision: Precision::Single, ..settings.clone() };
         let compute = Compute::cpu();
-        let engine = Self::load_with(Source::open_unread(path, header)?, header, &settings, compute)?;
+        let engine = Self::load_with(&Source::open_unread(path, header)?, header, &settings, compute)?;
         Ok(engine.predicted(tokens, longest_row))
     }
 
-    fn load_with(source: Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
+    fn load_with(source: &Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
         if let Method::Lora(lora) = &settings.method {
             lora.check()?;
         }
         let config = Config::from_header(header)?;
-        let loader = Loader { compute: &compute, config: &config, header, source: &source, settings };
+        let loader = Loader { compute: &compute, config: &config, header, source, settings };
         let mut engine = Self {
             embedding: loader.embedding()?,
             blocks: (0..config.block_count).map(|layer| loader.block(layer)).collect::<Result<_>>()?,
             norm: loader.norm("output_norm.weight".to_owned(), config.embedding_length)?,
             head: loader.head()?,
-            ropes: Ropes::load(&config, header, &source)?,
+            ropes: Ropes::load(&config, header, source)?,
             trainable: Vec::new(),
             weights_bytes: header.tensors.iter().map(|tensor| tensor.size_bytes).sum(),
             settings: settings.clone(),

@@ -53,7 +53,10 @@ pub fn backward(
     let trained = parameters.contains_key(&norm.name);
     if compute.fused {
         if trained {
-            gradients.edit(&norm.name, |sum| Ok(fused_weight_gradient(norm, &numbers(x)?, &numbers(dy)?, sum)))?;
+            gradients.edit(&norm.name, |sum| {
+                fused_weight_gradient(norm, &numbers(x)?, &numbers(dy)?, sum);
+                Ok(())
+            })?;
         }
         return fused_gradient(norm, &numbers(weight)?, x, &numbers(dy)?, onto);
     }

@@ -242,8 +242,9 @@ mod tests {
     fn scales_follow_alpha_rank_and_their_patterns() {
         let lora = Lora { rank: 4, alpha: 8.0, rank_pattern: vec![("v_proj".to_owned(), 16)], ..Lora::default() };
         let lora = Lora { alpha_pattern: vec![("blk.0.*".to_owned(), 2.0)], ..lora };
-        assert_eq!((lora.scale_of("blk.1.attn_q"), lora.scale_of("blk.1.attn_v"), lora.scale_of("blk.0.attn_q")), (2.0, 0.5, 0.5));
-        assert_eq!(Lora { rslora: true, ..lora }.scale_of("blk.1.attn_q"), 4.0);
+        let scales = ["blk.1.attn_q", "blk.1.attn_v", "blk.0.attn_q"].map(|name| lora.scale_of(name).to_bits());
+        assert_eq!(scales, [2.0, 0.5, 0.5].map(f32::to_bits));
+        assert_eq!(Lora { rslora: true, ..lora }.scale_of("blk.1.attn_q").to_bits(), 4_f32.to_bits());
     }
 
     #[test]

@@ -91,7 +91,9 @@ fn kaiming(compute: &Compute, linear: &Linear, shape: &[usize], seed: u64) -> Re
     let mut values = vec![0.0; shape.iter().product()];
     let [layer, module] = linear.place.map(|place| place as u64);
     Philox::new(seed).stream(Purpose::Init, [layer, module, 0, 0]).fill_uniform(&mut values);
-    values.iter_mut().for_each(|value| *value = (*value * 2.0 - 1.0) * bound);
+    for value in &mut values {
+        *value = (*value * 2.0 - 1.0) * bound;
+    }
     compute.tensor(values, shape)
 }
 

@@ -45,14 +45,14 @@ impl Error {
     /// Whether it was told to stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Stopped
-            | Self::Data(dataset::Error::Stopped)
-            | Self::Base(convert::Error::Cancelled)
-            | Self::Export(export::Error::Files(convert::Error::Cancelled))
-            | Self::Evaluation(evaluate::Error::Cancelled) => true,
-            _ => false,
-        }
+                | Self::Data(dataset::Error::Stopped)
+                | Self::Base(convert::Error::Cancelled)
+                | Self::Export(export::Error::Files(convert::Error::Cancelled))
+                | Self::Evaluation(evaluate::Error::Cancelled)
+        )
     }
 
     /// Whether trying again may help: what concerns the disk, not the model or the rows.

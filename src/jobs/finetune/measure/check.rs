@@ -75,16 +75,17 @@ fn cases(kernels: bool) -> Vec<Case> {
         },
     ));
     all.push(fast("only the highest layer", Lora { targets: names(&["blk.2.*"]), ..lora() }));
-    use TensorKind::{Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
-    all.extend([Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K].map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
+    all.extend(QUANTISED.map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
     all.push(case("DoRA", Method::Lora(Lora { dora: true, ..lora() })));
     all.push(case("dropout", Method::Lora(Lora { dropout: 0.2, ..lora() })));
-    all.push(Case { kind: Q4_K, ..case("DoRA with dropout", Method::Lora(Lora { dora: true, dropout: 0.2, ..lora() })) });
+    all.push(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout", Method::Lora(Lora { dora: true, dropout: 0.2, ..lora() })) });
     all.push(case("embeddings besides", Method::Lora(Lora { also: names(&["token_embd.weight"]), ..lora() })));
     all.push(case("the head, too", Method::Lora(Lora { targets: names(&["attn_*", "ffn_*", "output"]), ..lora() })));
     all.push(case("everything", Method::Full(Vec::new())));
     let single = |case| Case { precision: Precision::Single, kernels: false, ..case };
     all.push(single(fast("LoRA in single precision", lora())));
+    let weighed = Lora { dora: true, dropout: 0.2, ..lora() };
+    all.push(single(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout in single precision", Method::Lora(weighed)) }));
     all.push(single(Case { shape: FAMILIES[4], ..case("everything in single precision", Method::Full(Vec::new())) }));
     all
 }
@@ -127,7 +128,12 @@ fn judged(case: &Case, expected: &Given, given: &Given, (kernels, same_bits): (b
     let loss = off(given.loss, expected.loss);
     let base_loss = off(given.base_loss, expected.base_loss);
     let gradients = (all[0] / all[1]).sqrt();
-    let limits = if case.precision == Precision::Brain { [2e-3, 3e-2, 1e-1] } else { [1e-5, 1e-4, 1e-3] };
+    // Candle's operations round to bf16 after each, DoRA's with dropout most often.
+    let limits = match (case.precision, case.kernels) {
+        (Precision::Brain, true) => [2e-3, 3e-2, 1e-1],
+        (Precision::Brain, false) => [2e-3, 6e-2, 1e-1],
+        (Precision::Single, _) => [1e-5, 1e-4, 1e-3],
+    };
     let close = loss < limits[0] && base_loss < limits[0] && gradients < limits[1] && worst < limits[2];
     let what = format!("{} of {} in {}", case.what, case.shape.name, case.kind.name());
     // Candle's own sums on a GPU come in any order.
@@ -185,13 +191,25 @@ fn perturbed(engine: &Engine) -> Result<Tensors, Error> {
     Ok((0..).zip(engine.init(3)?).map(moved).collect::<candle_core::Result<_>>()?)
 }
 
+/// Formats that weights may be packed in.
+const QUANTISED: [TensorKind; 8] = [
+    TensorKind::Q4_0,
+    TensorKind::Q4_1,
+    TensorKind::Q5_0,
+    TensorKind::Q5_1,
+    TensorKind::Q8_0,
+    TensorKind::Q4_K,
+    TensorKind::Q5_K,
+    TensorKind::Q6_K,
+];
+
 /// Rows of several lengths, of which all tokens but a few are foretold.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "tokens of a small vocabulary")]
 fn batch(vocabulary: usize) -> Batch {
     let mut batch = Batch::default();
     for (index, length) in (0..).zip([70_usize, 1, 129, 33]) {
         let token = |number: &f32| (number.abs() * (vocabulary as f32 - 1.0)) as u32;
-        let weight = |place: usize| if place % 5 == 0 { 0.0 } else { 0.5 + (place % 3) as f32 * 0.25 };
+        let weight = |place: usize| if place.is_multiple_of(5) { 0.0 } else { 0.5 + (place % 3) as f32 * 0.25 };
         batch.push(&Row { tokens: noise(index, length, 1.0).iter().map(token).collect(), weights: (0..length).map(weight).collect() });
     }
     batch

@@ -30,7 +30,7 @@ pub fn write(path: &Path, shape: &Shape, kind: TensorKind) -> Result<(), Error> 
     layout.write_header(&mut file)?;
     for (index, tensor) in layout.tensors().iter().enumerate() {
         let from = match tensor.dimensions.len() {
-            1 if tensor.name.ends_with(".bias") => (&biases[..], block),
+            1 if tensor.name.strip_suffix(".bias").is_some() => (&biases[..], block),
             1 => (&norms[..], block),
             _ => (&matrices[..], kind),
         };

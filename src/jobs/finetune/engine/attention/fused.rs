@@ -25,6 +25,7 @@ thread_local! {
 
 /// One head of one row of a batch.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_field_names, reason = "its number is what a head is called by")]
 struct Head<'a> {
     how: &'a How,
     qkv: [&'a [f32]; 3],
@@ -126,7 +127,6 @@ pub fn backward(compute: &Compute, how: &How, starts: &[usize], [q, k, v]: [&Ten
         // SAFETY: these places of this head are this task's alone.
         SCRATCH.with_borrow_mut(|scratch| head.tiles().for_each(|tile| unsafe { backward_tile(&head, &tile, &dy, scratch, &outs) }));
     });
-    drop(outs);
     let [dk, dv] = [dk, dv].map(|shares| if how.heads == how.kv_heads { shares } else { summed(how, &shares) });
     Ok([compute.tensor(dq, q.shape())?, compute.tensor(dk, k.shape())?, compute.tensor(dv, v.shape())?])
 }

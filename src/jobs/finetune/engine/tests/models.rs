@@ -171,7 +171,7 @@ impl Place {
     pub fn composed(&self, settings: &Settings) -> Engine {
         let compute = Compute { device: Device::Cpu, fused: false, dtype: activations(false, settings) };
         let header = Header::read_file(&self.path).unwrap();
-        Engine::load_with(Source::open(&self.path, &header).unwrap(), &header, settings, compute).unwrap()
+        Engine::load_with(&Source::open(&self.path, &header).unwrap(), &header, settings, compute).unwrap()
     }
 }
 
@@ -196,7 +196,9 @@ pub fn rows(vocab: u32, lengths: &[usize]) -> Vec<Row> {
 
 pub fn batch(rows: &[Row]) -> Batch {
     let mut batch = Batch::default();
-    rows.iter().for_each(|row| batch.push(row));
+    for row in rows {
+        batch.push(row);
+    }
     batch
 }
 

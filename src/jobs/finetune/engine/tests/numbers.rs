@@ -67,7 +67,9 @@ fn check_by_differences(shape: Shape, what: &str, settings: &Settings) {
         assert!(length > 1e-6, "{what} of {}: `{name}` has no gradient", shape.architecture);
         #[expect(clippy::cast_possible_truncation, reason = "a direction")]
         let mut direction: Vec<f32> = gradient.iter().map(|value| (f64::from(*value) / length) as f32).collect();
-        direction.iter_mut().zip(noise(77 + index, gradient.len(), 0.3 / (gradient.len() as f32).sqrt())).for_each(|(a, b)| *a += b);
+        #[expect(clippy::cast_precision_loss, reason = "small")]
+        let spread = 0.3 / (gradient.len() as f32).sqrt();
+        direction.iter_mut().zip(noise(77 + index, gradient.len(), spread)).for_each(|(a, b)| *a += b);
         let wanted: f64 = gradient.iter().zip(&direction).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         let at = |step: f64| {
             let mut moved = parameters.clone();
