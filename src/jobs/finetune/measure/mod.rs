@@ -98,6 +98,8 @@ pub struct Measurement {
     pub tokens_per_s: f64,
     /// The median, the fastest and the slowest.
     pub s_per_step: [f64; 3],
+    /// Of all processors together; the median, the least and the most.
+    pub cpu_s_per_step: [f64; 3],
     /// Of the device, all together; of this process on the CPU.
     pub peak_bytes: Option<u64>,
     /// Before the first step, of which the weights are.
@@ -127,16 +129,25 @@ pub fn measure(wanted: &Wanted, device: Choice, folder: &Path) -> Result<Measure
     device.synchronize()?;
     let load_s = begun.elapsed().as_secs_f64();
     let watch = Watch::new(device);
-    let (mut times, mut losses) = (Vec::new(), Vec::new());
+    let (mut times, mut cpu_times, mut losses) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..=wanted.steps as u64 {
-        let begun = Instant::now();
+        let (begun, cpu_begun) = (Instant::now(), cpu_s());
         losses.push(run.step(step)?);
         device.synchronize()?;
         times.push(begun.elapsed().as_secs_f64());
+        cpu_times.push(cpu_s() - cpu_begun);
     }
-    let (s_per_step, spent_ms) = (spread(&mut times[1..]), if wanted.trace { run.traced()? } else { BTreeMap::new() });
+    let spent_ms = if wanted.trace { run.traced()? } else { BTreeMap::new() };
     let of_memory = [watch.peak_bytes(), watch.loaded_bytes()];
-    Ok(Measurement { made_s, load_s, losses, spent_ms, ..told(wanted, device, &engine, s_per_step, of_memory) })
+    let cpu_s_per_step = spread(&mut cpu_times[1..]);
+    Ok(Measurement {
+        made_s,
+        load_s,
+        cpu_s_per_step,
+        losses,
+        spent_ms,
+        ..told(wanted, device, &engine, spread(&mut times[1..]), of_memory)
+    })
 }
 
 fn told(
@@ -166,6 +177,7 @@ fn told(
         checkpointing: wanted.checkpointing.to_string(),
         tokens_per_s: count(tokens * wanted.micro_batches) / s_per_step[0],
         s_per_step,
+        cpu_s_per_step: [0.0; 3],
         peak_bytes,
         loaded_bytes,
         // The optimiser's state is twice as large as the parameters.
@@ -195,6 +207,13 @@ fn settings(wanted: &Wanted) -> Settings {
 #[expect(clippy::cast_precision_loss, reason = "tokens and labels, of which there are few")]
 fn count(count: usize) -> f64 {
     count as f64
+}
+
+/// What all threads of this process have computed.
+#[expect(clippy::cast_precision_loss, reason = "seconds of a process")]
+fn cpu_s() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn spread(times: &mut [f64]) -> [f64; 3] {
