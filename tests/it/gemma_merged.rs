@@ -41,7 +41,7 @@ fn adapter(header: &Header) -> Tensors {
             Tensor::from_vec(numbers, shape, &Memory::Cpu).expect("made")
         };
         parameters.insert(format!("{name}.lora_a"), half(2 * index as u64, (RANK, width), 0.03));
-        parameters.insert(format!("{name}.lora_b"), half(2 * index as u64 + 1, (rows, RANK), 0.012));
+        parameters.insert(format!("{name}.lora_b"), half(2 * index as u64 + 1, (rows, RANK), 0.05));
     }
     parameters
 }
@@ -90,7 +90,7 @@ fn an_adapter_in_a_model_of_four_bits_acts_as_beside_it() {
     let (ours, exact) = merged(place.path());
     let worst = ours.survival.worst().expect("trained");
     println!("{} bytes, {}; mean {:?}, worst {worst:?}", ours.size_bytes, ours.file_type, ours.survival.mean_gain());
-    assert!(ours.survival.passes() && ours.warnings.is_empty() && worst.change < 0.02, "{worst:?}");
+    assert!(ours.survival.passes() && ours.warnings.is_empty() && worst.change < 0.1, "{worst:?}");
     let finest = Header::read_file(&ours.path)
         .expect("sound")
         .tensors
@@ -104,7 +104,7 @@ fn an_adapter_in_a_model_of_four_bits_acts_as_beside_it() {
     let (lost, learned) = (divergence(&exact, &merged), divergence(&exact, &base));
     println!("of {learned:.4} nats that the adapter changes, {lost:.6} are lost");
     // The exact file's weights are plain: what they are multiplied with is not rounded as it is for packed ones, and that is counted in.
-    assert!(learned > 0.01 && lost < learned / 2.0, "{lost} of {learned}");
+    assert!(learned > 0.1 && lost < learned / 20.0, "{lost} of {learned}");
 }
 
 #[test]
