@@ -90,6 +90,7 @@ pub const TABLE: &[Rule] = &[
     rule("GET", "/jobs/{id}/events", USER),
     rule("GET", "/jobs/{id}/artifacts", USER),
     rule("GET", "/jobs/{id}/artifacts/{name}", USER),
+    rule("GET", "/versions", OPERATOR),
     rule("GET", "/admin/limits", OPERATOR),
     rule("GET", "/admin/queue", OPERATOR),
     rule("GET", "/admin/backends", OPERATOR),

@@ -81,6 +81,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(jobs::schedules::remove))
         .routes(routes!(jobs::look::show, jobs::steer::cancel))
         .routes(routes!(jobs::steer::retry))
+        .routes(routes!(jobs::versions::list))
         .routes(routes!(jobs::events::follow))
         .routes(routes!(jobs::artifacts::list))
         .routes(routes!(jobs::artifacts::download))

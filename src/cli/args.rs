@@ -5,6 +5,7 @@ mod dataset;
 #[cfg(feature = "embedded")]
 mod finetune;
 mod jobs;
+mod versions;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ pub use dataset::Dataset;
 #[cfg(feature = "embedded")]
 pub use finetune::Finetune;
 pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand, WorkerSettings};
+pub use versions::{Versions, VersionsCommand};
 
 use super::exit::Exit;
 use crate::config::{Form, Override};
@@ -55,6 +57,8 @@ pub enum Command {
     /// Fine-tune a model on rows of your own: from data to a model that is served.
     #[cfg(feature = "embedded")]
     Finetune(Box<Finetune>),
+    /// Show what was published under each name, and give a name to another version.
+    Versions(Versions),
     /// Submit, follow, cancel and retry background jobs of a running gateway.
     Jobs(Jobs),
     /// Work on the background jobs of a data folder, beside the gateway that runs on it.

@@ -34,6 +34,7 @@ mod sse;
 mod terminal;
 mod values;
 mod version;
+mod versions;
 mod watching;
 mod worker;
 
@@ -75,6 +76,7 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Dataset(args) => dataset::run(&args, variables),
         #[cfg(feature = "embedded")]
         Command::Finetune(args) => finetune::run(&args, variables),
+        Command::Versions(args) => versions::run(&args, variables),
         Command::Jobs(args) => wait(jobs::run(args, variables)),
         Command::Worker(args) => worker::run(&args, variables),
         Command::Doctor(args) => wait(doctor::run(&args, variables)),

@@ -54,6 +54,13 @@ pub fn bytes(value: &Value) -> String {
     }
 }
 
+/// Milliseconds since 1970 as a time in UTC.
+#[must_use]
+pub fn time(unix_ms: &Value) -> String {
+    let time = unix_ms.as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
 /// A heading and its rows.
 #[must_use]
 pub fn rows<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Vec<Vec<String>> {

@@ -68,6 +68,19 @@ pub struct Resources {
     pub disk_reserve_bytes: u64,
     /// How much nicer than the gateway a child process is to others, 0 to 19.
     pub nice: i32,
+    /// When the models that an Ollama on this machine keeps in memory make room for a training.
+    pub unload_ollama: Unload,
+}
+
+/// When models make room for a training. They are loaded again when they are next asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unload {
+    Never,
+    /// Where the training would not fit into the memory that is free.
+    #[default]
+    WhenNeeded,
+    Always,
 }
 
 /// When jobs make way for live requests.
@@ -139,7 +152,7 @@ impl Default for Config {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpu_threads: 0, gpus: 0, memory_bytes: 0, disk_reserve_bytes: 1 << 30, nice: 10 }
+        Self { cpu_threads: 0, gpus: 0, memory_bytes: 0, disk_reserve_bytes: 1 << 30, nice: 10, unload_ollama: Unload::default() }
     }
 }
 

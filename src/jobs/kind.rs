@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::checksum::Checksum;
+use super::config::Unload;
 use super::dataset::Dataset;
 #[cfg(feature = "embedded")]
 use super::finetune::job::Finetune;
-use super::make::{Convert, Server};
+use super::make::{Convert, Promote, Server};
 use super::roots::Roots;
 use super::trial::Trial;
 use super::worker::Context;
@@ -58,6 +59,10 @@ pub struct Ground {
     pub roots: Roots,
     /// Threads that all jobs together may keep busy.
     pub cpu_threads: u32,
+    /// Accelerators that all jobs together may keep busy.
+    pub gpus: u32,
+    /// When Ollama's models make room for a training.
+    pub unload: Unload,
     /// Servers that may be published to.
     pub servers: Vec<Server>,
     pub publish: publish::Config,
@@ -65,6 +70,8 @@ pub struct Ground {
     pub hub: download::Config,
     /// The embedded engine's library.
     pub library: PathBuf,
+    /// Where versions of published models are kept.
+    pub versions: PathBuf,
     /// Where an Ollama on this machine keeps its models.
     pub installed: PathBuf,
 }
@@ -74,7 +81,8 @@ impl Ground {
     /// One with nothing but folders.
     pub fn beneath(roots: Roots) -> Self {
         let (servers, publish, hub) = (Vec::new(), publish::Config::default(), download::Config::default());
-        Self { roots, cpu_threads: 2, servers, publish, hub, library: PathBuf::new(), installed: PathBuf::new() }
+        let (library, versions, installed) = (PathBuf::new(), PathBuf::new(), PathBuf::new());
+        Self { roots, cpu_threads: 2, gpus: 0, unload: Unload::default(), servers, publish, hub, library, versions, installed }
     }
 }
 
@@ -120,7 +128,7 @@ impl Registry {
     /// All kinds of this program; with the one for trials where that is wanted.
     #[must_use]
     pub fn standard(trial: bool) -> Self {
-        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert), Box::new(Dataset)];
+        let mut kinds: Vec<Box<dyn Kind>> = vec![Box::new(Checksum), Box::new(Convert), Box::new(Dataset), Box::new(Promote)];
         #[cfg(feature = "embedded")]
         kinds.push(Box::new(Finetune));
         if trial {

@@ -15,7 +15,7 @@ use super::files::Folders;
 use super::kind::{Ground, Plan, Registry};
 use super::machine::{self, Wrong};
 use super::make::Server;
-use super::publish::library;
+use super::publish::{library, versions};
 use super::roots::Roots;
 use super::submission::{Made, Submission};
 use crate::backends::ollama;
@@ -102,10 +102,13 @@ impl Jobs {
         let ground = Ground {
             roots: Roots::new(roots),
             cpu_threads: or(config.resources.cpu_threads, machine.cpu_threads),
+            gpus: or(config.resources.gpus, machine.gpus),
+            unload: config.resources.unload_ollama,
             servers: servers.into_iter().map(Server).collect(),
             publish: config.publish.clone(),
             hub: config.hub.clone(),
             library: data_dir.join(library::FOLDER),
+            versions: data_dir.join(versions::FOLDER),
             installed: config.ollama_models.clone(),
         };
         let (kinds, ground) = (Registry::standard(config.trial), ArcSwap::from_pointee(ground));
@@ -122,6 +125,17 @@ impl Jobs {
             nudge: Notify::new(),
             told: Notify::new(),
         })))
+    }
+
+    /// What was published under each name, and is still kept.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub async fn versions(&self) -> Result<Vec<versions::History>, Error> {
+        let folder = self.ground().versions.clone();
+        let read = tokio::task::spawn_blocking(move || versions::all(&folder)).await;
+        let read = read.map_err(std::io::Error::other).and_then(|read| read.map_err(std::io::Error::other));
+        read.map_err(Error::io("the versions cannot be read"))
     }
 
     /// What plans and attempts may look at and use, as it is now.

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use arriero::domain::digest::Digest;
+use arriero::gguf::Header;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -120,7 +121,8 @@ fn kill_after(mut run: Child, metrics: &Path, count: usize) {
 #[test]
 fn one_command_leads_from_rows_to_a_model_that_is_served() {
     let place = Place::new();
-    let made = answer(&place.run("tuned", &["--json", "--safetensors", "--sample", "3 of mule"]));
+    let more = ["--json", "--safetensors", "--adapter-gguf", "--sample", "3 of mule"];
+    let made = answer(&place.run("tuned", &more));
     let (folder, report) = (place.made("tuned"), &made["report"]);
     let losses = report["summary"]["losses"].as_array().expect("losses");
     let loss = |at: usize| losses[at].as_f64().expect("a number");
@@ -128,6 +130,10 @@ fn one_command_leads_from_rows_to_a_model_that_is_served() {
     assert!(report["tested"]["after"]["perplexity"].as_f64() < report["tested"]["before"]["perplexity"].as_f64(), "{}", report["tested"]);
     assert_eq!(made["model"]["sha256"], sha256(&folder.join("tuned.gguf")));
     assert_eq!(made["published"][0]["to"], "library");
+    assert_eq!(made["published"][1]["outcome"]["version"], 1);
+    let adapter = Header::read_file(&folder.join("tuned-adapter.gguf")).expect("an adapter");
+    assert_eq!(adapter.metadata.str("general.type"), Some("adapter"));
+    assert_eq!(adapter.metadata.str("general.architecture"), Some("qwen2"));
     assert!(made["model"]["survival"].as_array().expect("a list").iter().all(|one| one["gain"].as_f64() > Some(0.95)));
     for name in ["adapter/adapter_model.safetensors", "adapter/adapter_config.json", "safetensors/config.json", "report.html", "loss.svg"] {
         assert!(folder.join(name).is_file(), "{name}");
@@ -139,12 +145,47 @@ fn one_command_leads_from_rows_to_a_model_that_is_served() {
     assert_eq!(looks.last().expect("one")["samples"][0]["prompt"], "3 of mule");
 
     // The same once more: there is nothing left to train.
-    let again = answer(&place.run("tuned", &["--json", "--safetensors", "--sample", "3 of mule"]));
+    let again = answer(&place.run("tuned", &more));
     assert_eq!(again["model"]["sha256"], made["model"]["sha256"]);
     assert_eq!(std::fs::read_to_string(folder.join("metrics.jsonl")).expect("there"), records);
     // Other options do not go on from these checkpoints.
     let other = place.run("tuned", &["--max-steps", "3"]);
     assert!(String::from_utf8_lossy(&other.stderr).contains("other options"), "{}", String::from_utf8_lossy(&other.stderr));
+}
+
+#[test]
+fn a_name_goes_back_to_the_version_before() {
+    let place = Place::new();
+    let versions = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
+        command.env_clear().env("HOME", place.folder.path()).env("ARRIERO_DATA_DIR", place.folder.path().join("state"));
+        command.arg("versions").args(more).output().expect("the program runs")
+    };
+    let refused = |more: &[&str], word: &str| {
+        let output = versions(more);
+        assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
+    };
+    refused(&["rollback", "helper"], "nothing was published under `helper`");
+    let folder = place.folder.path().join("second");
+    answer(&place.run("helper", &["--json", "--max-steps", "1"]));
+    refused(&["rollback", "helper"], "nothing to go back to");
+    answer(&place.run("helper", &["--json", "--max-steps", "2", "--folder", folder.to_str().expect("UTF-8")]));
+
+    let list = || answer(&versions(&["--json"]))["names"][0].clone();
+    let both = list();
+    assert_eq!((both["name"].as_str(), both["current"].as_u64(), both["previous"].as_u64()), (Some("helper"), Some(2), Some(1)));
+    let first = &both["versions"][0];
+    assert_eq!(first["lineage"]["steps"], 1);
+    assert_eq!(first["lineage"]["base"]["sha256"], sha256(&place.made("helper").join("base.gguf")));
+    let served = || sha256(&place.folder.path().join("state/library/helper.gguf"));
+    assert_eq!(both["versions"][1]["sha256"], served());
+    answer(&versions(&["rollback", "helper", "--json"]));
+    assert_eq!((first["sha256"].as_str(), list()["current"].as_u64()), (Some(served().as_str()), Some(1)));
+    answer(&versions(&["promote", "helper", "2", "--json"]));
+    assert_eq!((list()["current"].as_u64(), list()["previous"].as_u64()), (Some(2), Some(1)));
+    refused(&["promote", "helper", "7"], "there are 1, 2");
+    let shown = answer(&versions(&["show", "helper", "1"]));
+    assert_eq!(shown["lineage"]["training"]["max_steps"], 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod schedules;
 pub mod steer;
 pub mod submit;
 pub mod types;
+pub mod versions;
 
 use crate::domain::principal::{Principal, Role};
 use crate::jobs::Scope;

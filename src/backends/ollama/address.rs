@@ -45,6 +45,13 @@ impl Address {
         self.tls
     }
 
+    /// Whether it is this machine's own, by its name or number.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let host = self.authority.host().trim_matches(['[', ']']);
+        host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// `host:port`.
     #[must_use]
     pub fn authority(&self) -> &str {
@@ -206,6 +213,13 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             assert_eq!(address.uri("/api/tags").expect("a uri").to_string(), format!("{shown}/api/tags"));
         }
+    }
+
+    #[test]
+    fn this_machine_goes_by_several_names() {
+        let is = |text| Address::parse(text).expect("an address").is_loopback();
+        assert!(["127.0.0.1:11434", "0.0.0.0", "http://[::1]:1", "http://LocalHost/x", "127.9.9.9:1"].into_iter().all(is));
+        assert!(!["http://box", "10.0.0.1:11434", "https://localhost.example.com", "http://[fd00::1]"].into_iter().any(is));
     }
 
     #[test]

@@ -96,6 +96,12 @@ impl Config {
         Address::parse(&self.url).map(drop)
     }
 
+    /// Whether the server shares this machine's memory. One in a container of its own that has another address is not known to.
+    #[must_use]
+    pub fn is_on_this_machine(&self) -> bool {
+        Address::parse(&self.url).is_ok_and(|address| address.is_loopback())
+    }
+
     /// The name of the backend: what is configured, else the server's address. `None` where that is none.
     #[must_use]
     pub fn backend_name(&self) -> Option<String> {

@@ -109,9 +109,17 @@ pub struct Finetune {
     #[arg(long, value_name = "NUMBER", help_heading = "Training")]
     pub threads: Option<std::num::NonZeroUsize>,
 
+    /// What is kept of a pass for its way back, memory against time: `full` (least memory), `auto` (as much as there is memory for, on a GPU),
+    /// `off`, `attention`, `attention:LAYERS`, `selective:LAYERS` [default: auto].
+    #[arg(long, value_name = "HOW", help_heading = "Training")]
+    pub checkpointing: Option<String>,
+
     /// Also write the merged weights as safetensors.
     #[arg(long, help_heading = "Outcome")]
     pub safetensors: bool,
+    /// Also write the adapter as a GGUF file, for llama-server and older Ollama servers.
+    #[arg(long, help_heading = "Outcome")]
+    pub adapter_gguf: bool,
     /// Name of a configured Ollama server to publish to, or `*` for all; repeatable [default: none].
     #[arg(long, value_name = "SERVER", help_heading = "Outcome")]
     pub to: Vec<String>,

@@ -20,7 +20,7 @@ use crate::gguf::file_type::FileType;
 use crate::jobs::convert::{self, Options, Outcome, Target};
 use crate::jobs::make::steps::{self, Delivered, Shipment, Watcher};
 use crate::jobs::make::{Checking, Named, Others, Places, Publishing, Server, Wish, installed};
-use crate::jobs::publish::library;
+use crate::jobs::publish::{library, versions};
 
 /// # Errors
 /// What keeps the model from being made, checked or published.
@@ -224,12 +224,14 @@ impl<'a> Command<'a> {
             let name = outcome.path.file_name().unwrap_or_default().to_string_lossy();
             std::fs::write(beside(&outcome.path, "Modelfile"), steps::modelfile(&manifest, &name))?;
             let shipment = Shipment {
-                path: &outcome.path,
+                path: outcome.path.as_path().into(),
                 sha256: &outcome.sha256,
                 manifest: &manifest,
                 servers: &servers,
                 library: publishing.library.then_some(library.as_path()),
                 config: &self.settings.jobs.publish,
+                versions: &self.settings.data_dir.join(versions::FOLDER),
+                lineage: &json!({"source": self.wish.source, "adapter": self.wish.adapter, "type": outcome.file_type.name()}),
             };
             let delivered = steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
             published.add(delivered, manifest.name.as_str(), watching);
@@ -273,6 +275,7 @@ impl Published {
 /// How a delivery ended, in a line.
 fn told(one: &Delivered, name: &str) -> Result<String, String> {
     match &one.outcome {
+        Ok(outcome) if outcome["version"].is_u64() => Ok(format!("{name}: version {}; `arriero versions` lists them", outcome["version"])),
         Ok(outcome) => {
             let word = outcome["action"].as_str().unwrap_or("there, and served from the next start of the gateway on");
             Ok(format!("{name} on {}: {word}", one.to))

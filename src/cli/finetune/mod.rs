@@ -20,7 +20,7 @@ use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::job::{self, Data, Error, Model, Run, Tested, Tuning, Wish};
 use crate::jobs::make::steps::{self, Shipment};
 use crate::jobs::make::{Named, Places, Server, installed};
-use crate::jobs::publish::library;
+use crate::jobs::publish::{library, versions};
 use crate::lm::Device;
 
 /// # Errors
@@ -81,7 +81,7 @@ impl<'a> Command<'a> {
                 .len();
         }
         let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
-        let needs = job::needs(&self.wish, Some(&self.places), bytes, threads).map_err(|error| failure(&error))?;
+        let needs = job::needs(&self.wish, Some(&self.places), bytes, (threads, 0)).map_err(|error| failure(&error))?;
         let plan = json!({
             "device": self.device.describe(), "threads": threads, "memory_bytes": needs.memory_bytes, "disk_bytes": needs.disk_bytes,
             "folder": self.folder,
@@ -115,7 +115,7 @@ impl<'a> Command<'a> {
             clock: &clock,
         };
         let made = self.train(&tuning, &watching).map_err(|error| failure(&error))?;
-        let published = self.publish(&made.model, &watching)?;
+        let published = self.publish(&made, &watching)?;
         watching.clear();
         if self.as_json {
             terminal::print(&format!("{:#}", json!({"model": made.model, "report": made.report, "published": published})))?;
@@ -129,6 +129,7 @@ impl<'a> Command<'a> {
         let data = tuning.data(&base, &open)?;
         watching.say(&rows(&data));
         let before = tuning.score("ask the base", &base.path, &base, &data)?;
+        tuning.make_room(&base, &self.servers, self.settings.jobs.resources.unload_ollama)?;
         let run = tuning.train(&base, &data)?;
         watching.say(&trained(&run));
         let model = tuning.export(&base, &self.places, &data, &run)?;
@@ -152,10 +153,11 @@ impl<'a> Command<'a> {
             self.folder.join("report.md").display()
         ));
         let report = serde_json::from_str(&report.to_json()).unwrap_or_default();
-        Ok(Made { model, report })
+        let lineage = tuning.lineage(&base, &data, &run, tested.as_ref());
+        Ok(Made { model, report, lineage })
     }
 
-    fn publish(&self, model: &Model, watching: &Watching) -> Result<Vec<Value>, Failure> {
+    fn publish(&self, Made { model, lineage, .. }: &Made, watching: &Watching) -> Result<Vec<Value>, Failure> {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
         let kind = model.file_type.parse::<FileType>().map_err(|error| usage(error.to_string()))?;
         let manifest = publishing.manifest(kind, false).map_err(|wrong| usage(wrong.to_string()))?;
@@ -163,12 +165,14 @@ impl<'a> Command<'a> {
         let (path, library) = (self.folder.join(&model.file), self.settings.data_dir.join(library::FOLDER));
         std::fs::write(self.folder.join("Modelfile"), steps::modelfile(&manifest, &model.file))?;
         let shipment = Shipment {
-            path: &path,
+            path: path.into(),
             sha256: &model.sha256,
             manifest: &manifest,
             servers: &servers,
             library: publishing.library.then_some(library.as_path()),
             config: &self.settings.jobs.publish,
+            versions: &self.settings.data_dir.join(versions::FOLDER),
+            lineage,
         };
         let delivered = steps::publish(&shipment, watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;
         let mut published = convert::Published::default();
@@ -180,6 +184,7 @@ impl<'a> Command<'a> {
 struct Made {
     model: Model,
     report: Value,
+    lineage: Value,
 }
 
 /// Two runs must not share a folder.

@@ -19,10 +19,17 @@ pub fn wish(args: &Finetune) -> Result<Wish, Failure> {
     for (path, value) in data(args).into_iter().chain(adapter(args)).chain(training(args)) {
         set(&mut input, path, value);
     }
+    for (path, value) in usual(&input) {
+        if at(&input, path).is_null() {
+            set(&mut input, path, value);
+        }
+    }
     set(&mut input, &["samples"], (!args.sample.is_empty()).then(|| json!(args.sample)));
     set(&mut input, &["device"], args.device.clone().map(Value::from));
     set(&mut input, &["export", "name"], Some(args.out.clone().into()));
     set(&mut input, &["export", "safetensors"], args.safetensors.then_some(Value::Bool(true)));
+    set(&mut input, &["export", "adapter_gguf"], args.adapter_gguf.then_some(Value::Bool(true)));
+    set(&mut input, &["checkpointing"], args.checkpointing.clone().map(Value::from));
     let publish = publish(args, &input["publish"]);
     set(&mut input, &["publish"], publish);
     let wish: Wish = serde_json::from_value(input).map_err(|error| usage(error.to_string()))?;
@@ -38,11 +45,24 @@ fn read(path: &std::path::Path) -> Result<Value, Failure> {
 
 type Given = (&'static [&'static str], Option<Value>);
 
-/// More is kept back than jobs do by default: people who train once want to see what it was worth.
+/// What neither flags nor the options' file say. More is kept back than jobs do by default: people who train once want to see what it was
+/// worth. A pass holds a row, and two of a preference.
+fn usual(input: &Value) -> Vec<Given> {
+    let pairs = !matches!(at(input, &["training", "method"]), Value::Null | Value::String(_));
+    let rows = if pairs { 2 } else { 1 };
+    let sequence_tokens = at(input, &["training", "sequence_tokens"]).as_u64();
+    let batch_tokens = sequence_tokens.map(|tokens| tokens.saturating_mul(rows)).or(pairs.then_some(4_096));
+    vec![
+        (&["data", "split", "validation"], Some(json!(0.1))),
+        (&["data", "split", "test"], Some(json!(0.1))),
+        (&["training", "batch_tokens"], batch_tokens.map(Value::from)),
+    ]
+}
+
 fn data(args: &Finetune) -> Vec<Given> {
     vec![
-        (&["data", "split", "validation"], Some(json!(args.validation_share.unwrap_or(0.1)))),
-        (&["data", "split", "test"], Some(json!(args.test_share.unwrap_or(0.1)))),
+        (&["data", "split", "validation"], args.validation_share.map(Value::from)),
+        (&["data", "split", "test"], args.test_share.map(Value::from)),
         (&["data", "split", "group"], args.group.clone().map(Value::from)),
         (&["mask"], args.learn.clone().map(Value::from)),
     ]
@@ -62,9 +82,6 @@ fn adapter(args: &Finetune) -> Vec<Given> {
 fn training(args: &Finetune) -> Vec<Given> {
     let method =
         args.dpo.map(|beta| json!({"dpo": {"beta": beta}})).or_else(|| args.orpo.map(|lambda| json!({"orpo": {"lambda": lambda}})));
-    // A pass holds a row, and two of a preference.
-    let rows = if method.is_some() { 2 } else { 1 };
-    let batch_tokens = args.batch_tokens.or_else(|| args.sequence_tokens.map(|tokens| rows * tokens)).or((rows == 2).then_some(4_096));
     vec![
         (&["training", "method"], method),
         (&["training", "epochs"], args.epochs.map(Value::from)),
@@ -72,7 +89,7 @@ fn training(args: &Finetune) -> Vec<Given> {
         (&["training", "learning_rate"], args.learning_rate.map(Value::from)),
         (&["training", "schedule"], args.schedule.clone().map(Value::from)),
         (&["training", "sequence_tokens"], args.sequence_tokens.map(Value::from)),
-        (&["training", "batch_tokens"], batch_tokens.map(Value::from)),
+        (&["training", "batch_tokens"], args.batch_tokens.map(Value::from)),
         (&["training", "accumulation"], args.accumulation.map(Value::from)),
         (&["training", "evaluate_every_steps"], args.evaluate_every.map(Value::from)),
         (&["training", "patience"], args.patience.map(Value::from)),
@@ -99,6 +116,11 @@ fn publish(args: &Finetune, given: &Value) -> Option<Value> {
     Some(publish.into())
 }
 
+/// A field of a field; null where there is none.
+fn at<'a>(input: &'a Value, path: &[&str]) -> &'a Value {
+    path.iter().fold(input, |place, key| &place[*key])
+}
+
 /// Sets a field of a field; what is not given stays.
 fn set(input: &mut Value, path: &[&str], value: Option<Value>) {
     let Some(value) = value else { return };
@@ -118,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, Command};
+    use crate::jobs::finetune::engine::Checkpointing;
 
     fn parsed(flags: &[&str]) -> Result<Wish, String> {
         let usual = ["arriero", "finetune", "--base", "m.gguf", "--data", "a.jsonl", "--out", "me/mine"];
@@ -139,8 +162,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_usual_goes_before_neither_flags_nor_the_options_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("options.json");
+        let options = json!({
+            "data": {"split": {"validation": 0.3}}, "training": {"sequence_tokens": 64, "batch_tokens": 640, "epochs": 9}, "checkpointing": "off",
+        });
+        std::fs::write(&path, options.to_string()).expect("written");
+        let path = format!("--options={}", path.display());
+        let wish = parsed(&[&path, "--epochs", "2", "--test-share", "0.25"]).expect("right");
+        assert_eq!((wish.data.split.validation, wish.data.split.test), (0.3, 0.25));
+        assert_eq!((wish.training.sequence_tokens, wish.training.batch_tokens, wish.training.epochs), (64, 640, 2));
+        assert_eq!(wish.checkpointing, Checkpointing::Off);
+        assert_eq!(parsed(&["--dpo", "0.1"]).expect("right").training.batch_tokens, 4_096);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
-        for (flag, word) in [("--rank=0", "rank"), ("--test-share=2", "test"), ("--learning-rate=-1", "learning_rate")] {
+        for (flag, word) in [
+            ("--checkpointing=some", "checkpointing"),
+            ("--rank=0", "rank"),
+            ("--test-share=2", "test"),
+            ("--learning-rate=-1", "learning_rate"),
+        ] {
             let wrong = parsed(&[flag]).expect_err("wrong");
             assert!(wrong.contains(word), "{wrong}");
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::cli::args::JobsCommand;
 use crate::cli::exit::Failure;
 use crate::cli::terminal;
-use crate::cli::values::{bytes, list, rows, seconds, text};
+use crate::cli::values::{bytes, list, rows, seconds, text, time};
 
 pub fn answer(command: &JobsCommand, answer: &Value) -> Result<(), Failure> {
     match command {
@@ -143,11 +143,6 @@ pub fn measure(progress: &Value) -> String {
 pub fn share(progress: &Value) -> u64 {
     let number = |name: &str| u128::from(progress[name].as_u64().unwrap_or_default());
     u64::try_from(number("done") * 100 / number("total").max(1)).unwrap_or(100).min(100)
-}
-
-fn time(unix_ms: &Value) -> String {
-    let time = unix_ms.as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]

@@ -39,21 +39,34 @@ pub fn publish(
     publishing: &Publishing,
     (path, sha256): (&Path, &str),
     (kind, several): (FileType, bool),
+    lineage: &Value,
     reporter: &Reporter,
 ) -> Result<Vec<Value>, Fault> {
     let ground = context.ground();
     let manifest = publishing.manifest(kind, several).map_err(|error| wrong(&error))?;
     let servers = publishing.choose(&ground.servers).map_err(|error| wrong(&error))?;
-    let shipment = Shipment {
-        path,
-        sha256,
-        manifest: &manifest,
-        servers: &servers,
-        library: publishing.library.then_some(ground.library.as_path()),
-        config: &ground.publish,
-    };
-    let ended = steps::publish(&shipment, reporter).map_err(|error| Fault::Final(error.to_string()))?;
-    delivered(ended, manifest.name.as_str())
+    ship(
+        &Shipment {
+            path: path.into(),
+            sha256,
+            manifest: &manifest,
+            servers: &servers,
+            library: publishing.library.then_some(ground.library.as_path()),
+            config: &ground.publish,
+            versions: &ground.versions,
+            lineage,
+        },
+        reporter,
+    )
+}
+
+/// Publishes a file.
+///
+/// # Errors
+/// What no server takes, and servers that fail.
+pub fn ship(shipment: &Shipment<'_>, reporter: &Reporter) -> Result<Vec<Value>, Fault> {
+    let ended = steps::publish(shipment, reporter).map_err(|error| Fault::Final(error.to_string()))?;
+    delivered(ended, shipment.manifest.name.as_str())
 }
 
 /// A wish that is none.

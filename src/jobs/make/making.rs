@@ -187,7 +187,8 @@ impl Making {
 
     fn publish(&self, context: &Context, made: &Made, kind: FileType, several: bool) -> Result<Vec<Value>, Fault> {
         let Some(publishing) = &self.wish.publish else { return Ok(Vec::new()) };
-        errand::publish(context, publishing, (&self.path(FILES, made), &made.sha256), (kind, several), &self.reporter)
+        let lineage = json!({"source": self.wish.source, "adapter": self.wish.adapter, "type": made.kind});
+        errand::publish(context, publishing, (&self.path(FILES, made), &made.sha256), (kind, several), &lineage, &self.reporter)
     }
 
     /// Makes artifacts of a file and its Modelfile.

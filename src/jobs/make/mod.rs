@@ -9,12 +9,14 @@ pub mod installed;
 mod kind;
 mod making;
 mod places;
+mod promote;
 mod server;
 pub mod steps;
 mod wish;
 
 pub use kind::{Convert, threads};
 pub use places::Places;
+pub use promote::{Impossible, Promote, Promoted, Promotion};
 pub use server::Server;
 pub use steps::Watcher;
 pub use wish::{Checking, Named, Others, Publishing, Wish, Wrong};

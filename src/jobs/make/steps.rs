@@ -1,5 +1,6 @@
 //! The steps: converting, checking, publishing; each with somebody who watches. They block: call them where that is allowed.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::server::Server;
 use super::wish::Checking;
 use crate::backends::ollama::{self, Ollama};
+use crate::domain::clock::Clock;
 use crate::domain::digest::Digest;
 use crate::jobs::convert::{self, Options, Outcome};
 use crate::jobs::download::{self, Hub};
+use crate::jobs::publish::versions::{Candidate, Versions};
 use crate::jobs::publish::{self, Artifact, Manifest, Publication, library, modelfile};
 
 /// Who hears how far the work is, and says when it is to stop or to wait.
@@ -39,7 +42,7 @@ pub trait Watcher: Sync {
 /// A file that is published.
 #[derive(Debug, Clone)]
 pub struct Shipment<'a> {
-    pub path: &'a Path,
+    pub path: Cow<'a, Path>,
     /// In hexadecimal.
     pub sha256: &'a str,
     pub manifest: &'a Manifest,
@@ -47,6 +50,10 @@ pub struct Shipment<'a> {
     /// The embedded engine's library, where the file goes there, too.
     pub library: Option<&'a Path>,
     pub config: &'a publish::Config,
+    /// Where what has been published is kept as a version of its name.
+    pub versions: &'a Path,
+    /// Where the model comes from, for its version.
+    pub lineage: &'a Value,
 }
 
 /// What became of a shipment at one place.
@@ -211,7 +218,7 @@ pub enum CompareError {
 /// # Errors
 /// What no place would take.
 pub fn publish(shipment: &Shipment<'_>, watcher: &dyn Watcher) -> Result<Vec<Delivered>, Error> {
-    let artifact = Artifact { path: shipment.path.to_owned(), digest: shipment.sha256.parse::<Digest>()? };
+    let artifact = Artifact { path: shipment.path.clone().into_owned(), digest: shipment.sha256.parse::<Digest>()? };
     shipment.manifest.check()?;
     let mut delivered = to_servers(shipment, &artifact, watcher)?;
     if let Some(folder) = shipment.library {
@@ -219,7 +226,28 @@ pub fn publish(shipment: &Shipment<'_>, watcher: &dyn Watcher) -> Result<Vec<Del
         let outcome = placed.map(|placed| serde_json::json!({"path": placed.path()})).map_err(DeliveryError::Library);
         delivered.push(Delivered { to: "library".to_owned(), outcome });
     }
+    if delivered.iter().all(|one| one.outcome.is_ok()) {
+        delivered.extend(remembered(shipment, &artifact, watcher));
+    }
     Ok(delivered)
+}
+
+/// Keeps what has been published as a version of its name. It stays published where that cannot be.
+fn remembered(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watcher) -> Option<Delivered> {
+    let keep = shipment.config.keep_versions;
+    if keep == 0 {
+        return None;
+    }
+    let Shipment { manifest, lineage, .. } = *shipment;
+    let to = shipment.servers.iter().map(|server| server.name()).collect();
+    let candidate = Candidate { artifact, manifest, to, library: shipment.library.is_some(), lineage };
+    match Versions::of(shipment.versions, &manifest.name).record(&candidate, keep, Clock::system().unix_ms()) {
+        Ok(version) => Some(Delivered { to: "versions".to_owned(), outcome: Ok(serde_json::json!({"version": version.number})) }),
+        Err(error) => {
+            watcher.note(&format!("{} is published, but not kept as a version to come back to: {error}", manifest.name));
+            None
+        }
+    }
 }
 
 fn to_servers(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watcher) -> Result<Vec<Delivered>, Error> {

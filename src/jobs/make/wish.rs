@@ -236,6 +236,22 @@ impl Publishing {
         ModelName::parse(&tagged).ok().filter(|_| !has_tag).ok_or_else(|| Wrong::Tag(self.name.clone()))
     }
 
+    /// One with nothing but a name.
+    #[must_use]
+    pub fn under(name: ModelName) -> Self {
+        Self {
+            name,
+            to: Vec::new(),
+            library: false,
+            preset: None,
+            parameters: Map::new(),
+            system: None,
+            template: None,
+            license: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
     /// Those of the servers that are meant.
     ///
     /// # Errors

@@ -13,12 +13,14 @@ pub struct Config {
     pub trial_prompt: String,
     /// Most tokens of the answer.
     pub trial_tokens: u32,
+    /// Versions of a name that are kept to go back to. Zero: none, and there is no going back.
+    pub keep_versions: usize,
     /// How long a server may take.
     pub patience: Patience,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { servers_at_once: 2, trial_prompt: "Hello".to_owned(), trial_tokens: 8, patience: Patience::default() }
+        Self { servers_at_once: 2, trial_prompt: "Hello".to_owned(), trial_tokens: 8, keep_versions: 3, patience: Patience::default() }
     }
 }

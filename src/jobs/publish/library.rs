@@ -76,19 +76,23 @@ pub fn files(library: &Path) -> Result<Vec<PathBuf>, Error> {
 /// # Errors
 /// A file that is not the one that was announced, or a folder that cannot be written to. The library is then as it was.
 pub fn place(library: &Path, name: &ModelName, artifact: &Artifact) -> Result<Placed, Error> {
-    let target = path_of(library, name);
     fs::create_dir_all(library).map_err(io_error("make the folder", library))?;
-    if target.is_file() && digest_of(&target)? == artifact.digest {
-        return Ok(Placed::Unchanged(target));
+    place_at(&path_of(library, name), artifact)
+}
+
+/// Puts a file to a path, as [`place`] does.
+pub(super) fn place_at(target: &Path, artifact: &Artifact) -> Result<Placed, Error> {
+    if target.is_file() && digest_of(target)? == artifact.digest {
+        return Ok(Placed::Unchanged(target.to_owned()));
     }
     let part = target.with_extension(format!("gguf{UNFINISHED}"));
     remove(&part)?;
-    let placed = link_or_copy(artifact, &part).and_then(|()| appear(&part, &target, library));
+    let placed = link_or_copy(artifact, &part).and_then(|()| appear(&part, target));
     if placed.is_err() {
         // What is left of it must not look like a model; the error to tell is the first one.
         let _ = remove(&part);
     }
-    placed.map(|()| Placed::New(target))
+    placed.map(|()| Placed::New(target.to_owned()))
 }
 
 /// Takes a model out of the library. Whether it was there.
@@ -115,10 +119,10 @@ fn link_or_copy(artifact: &Artifact, part: &Path) -> Result<(), Error> {
     File::open(part).and_then(|file| file.sync_all()).map_err(io_error("flush", part))
 }
 
-fn appear(part: &Path, target: &Path, library: &Path) -> Result<(), Error> {
+fn appear(part: &Path, target: &Path) -> Result<(), Error> {
     fs::rename(part, target).map_err(io_error("give its name to", target))?;
     // The new name itself must survive a power cut; not all systems let a folder be flushed.
-    let _ = File::open(library).and_then(|folder| folder.sync_all());
+    let _ = target.parent().map(|folder| File::open(folder).and_then(|folder| folder.sync_all()));
     Ok(())
 }
 

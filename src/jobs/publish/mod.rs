@@ -18,6 +18,7 @@ mod naming;
 pub mod presets;
 mod progress;
 mod same;
+pub mod versions;
 
 use std::path::PathBuf;
 

@@ -209,7 +209,9 @@ impl Engine {
 
     fn list_trainable(&self) -> Result<Vec<Trainable>> {
         let weights = self.weights();
-        let matrices: Vec<_> = self.linears().map(|linear| linear.name.as_str()).collect();
+        // A head that is the table of embeddings has no matrix of its own that an adapter could be for.
+        let own = self.linears().filter(|linear| linear.names.weight != embedding::NAME);
+        let matrices: Vec<_> = own.map(|linear| linear.name.as_str()).collect();
         let names: Vec<_> = weights.iter().map(|(name, _)| *name).collect();
         if let Some(pattern) = loading::unmatched(&self.settings, &matrices, &names) {
             return Err(Error::NoTarget { pattern: pattern.to_owned(), known: known(&matrices) });

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{Error, Result};
 
 /// What the engine is loaded with.
@@ -54,7 +56,8 @@ pub enum Precision {
 }
 
 /// What is kept of the forward pass for the way back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Checkpointing {
     /// The inputs of layers; the rest is computed again.
     #[default]
@@ -162,6 +165,20 @@ impl fmt::Display for Checkpointing {
             Self::Off => f.write_str("off"),
             Self::Auto => f.write_str("auto"),
         }
+    }
+}
+
+impl From<Checkpointing> for String {
+    fn from(checkpointing: Checkpointing) -> Self {
+        checkpointing.to_string()
+    }
+}
+
+impl TryFrom<String> for Checkpointing {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 

@@ -71,7 +71,7 @@ impl Kind for Finetune {
         } else {
             Some(Places::of(errand::located(&wish.base, ground, None, |path| Ok(ground.roots.resolve(path)?))?))
         };
-        let needs = plan::needs(&wish, base.as_ref(), data_bytes, ground.cpu_threads)?;
+        let needs = plan::needs(&wish, base.as_ref(), data_bytes, (ground.cpu_threads, ground.gpus))?;
         Ok(Plan { steps: Stage::all(&wish).into_iter().map(|stage| stage.name().to_owned()).collect(), needs })
     }
 
@@ -83,7 +83,8 @@ impl Kind for Finetune {
         let (folder, places) = (context.work_dir().join("tuning"), Places::of(located));
         std::fs::create_dir_all(&folder)?;
         let threads = threads(context.threads());
-        let device = Device::choose(wish.device, Some(threads.get())).map_err(|error| Fault::Final(Error::Device(error).to_string()))?;
+        let chosen = plan::device(wish.device, context.ground().gpus);
+        let device = Device::choose(chosen, Some(threads.get())).map_err(|error| Fault::Final(Error::Device(error).to_string()))?;
         let tuning = Tuning { wish: &wish, folder: &folder, device: &device, threads, watcher: &reporter, clock: &clock };
         Working { tuning: &tuning, places: &places, reporter: &reporter }.all(context)
     }
@@ -178,7 +179,10 @@ impl Working<'_> {
         let of = json!([base.sha256, data.version]);
         let before: Option<Score> =
             context.step(number(Stage::Before), &of, |_| Ok(tuning.score("ask the base", &base.path, &base, &data)?))?;
-        let run: Run = context.step(number(Stage::Train), &of, |_| Ok(tuning.train(&base, &data)?))?;
+        let run: Run = context.step(number(Stage::Train), &of, |context| {
+            tuning.make_room(&base, &context.ground().servers, context.ground().unload)?;
+            Ok(tuning.train(&base, &data)?)
+        })?;
         let model: Model = context.step(number(Stage::Export), &of, |_| Ok(tuning.export(&base, self.places, &data, &run)?))?;
         let path = tuning.folder.join(&model.file);
         let after: Option<Score> =
@@ -186,7 +190,7 @@ impl Working<'_> {
         let tested = before.zip(after).map(|(before, after)| Tested { before, after });
         let written = report::report(tuning, &base, &data, &run, &model, tested.as_ref());
         context.step(number(Stage::Keep), &json!(model.sha256), |context| self.keep(context, &model, &data, &written))?;
-        let published = self.publish(context, &model, &path)?;
+        let published = self.publish(context, &model, &path, &self.tuning.lineage(&base, &data, &run, tested.as_ref()))?;
         let results = Results {
             base_sha256: base.sha256,
             data_version: data.version,
@@ -206,6 +210,9 @@ impl Working<'_> {
     fn keep(&self, context: &mut Context, model: &Model, data: &Data, report: &Report) -> Result<(), Fault> {
         let (folder, of) = (self.tuning.folder, json!({"model": model.sha256, "data": data.version}));
         context.share(&model.file, &folder.join(&model.file), Some(model.sha256.clone()), &of)?;
+        if let Some(file) = &model.adapter_file {
+            context.share(file, &folder.join(file), None, &of)?;
+        }
         for name in ["adapter_model.safetensors", "adapter_config.json"] {
             let path = folder.join(ADAPTER).join(name);
             if path.is_file() {
@@ -228,12 +235,12 @@ impl Working<'_> {
         Ok(())
     }
 
-    fn publish(&self, context: &mut Context, model: &Model, path: &Path) -> Result<Vec<Value>, Fault> {
+    fn publish(&self, context: &mut Context, model: &Model, path: &Path, lineage: &Value) -> Result<Vec<Value>, Fault> {
         let Some(publishing) = &self.tuning.wish.publish else { return Ok(Vec::new()) };
         let kind = model.file_type.parse::<FileType>().map_err(|error| Fault::Final(error.to_string()))?;
         let number = Stage::Publish.number(self.tuning.wish);
         context.step(number, &json!(model.sha256), |context| {
-            errand::publish(context, publishing, (path, &model.sha256), (kind, false), self.reporter)
+            errand::publish(context, publishing, (path, &model.sha256), (kind, false), lineage, self.reporter)
         })
     }
 }

@@ -10,6 +10,7 @@ mod kind;
 mod outcome;
 mod plan;
 mod report;
+mod room;
 mod stages;
 mod wish;
 
@@ -17,7 +18,7 @@ pub use error::Error;
 pub use follow::{EVENTS, METRICS};
 pub use kind::Finetune;
 pub use outcome::{ADAPTER, Model, SAFETENSORS, Survived, Tested, file_name};
-pub use plan::{memory_bytes, needs};
+pub use plan::{device, memory_bytes, needs};
 pub use report::{report, texts};
 pub use stages::{Base, Data, Run, Tuning};
 pub use wish::{Adapter, Export, Trained, Wish, Wrong};

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::Error;
 use super::stages::{Base, Data, Run, Tuning};
 use super::wish::Trained as What;
+use crate::gguf::file_type::FileType;
 use crate::jobs::convert::{Progress, Source};
 use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::checkpoint::Sample;
 use crate::jobs::finetune::export::{
-    FolderOptions, Lineage, MergeOptions, Merged, PeftOptions, Storage, Strengths, Trained, merge_gguf, merge_safetensors, write_peft,
+    AdapterGguf, FolderOptions, Lineage, MergeOptions, Merged, PeftOptions, Storage, Strengths, Trained, merge_gguf, merge_safetensors,
+    write_adapter_gguf, write_peft,
 };
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::make::{Places, Watcher};
@@ -37,6 +39,9 @@ pub struct Model {
     pub size_bytes: u64,
     #[serde(rename = "type")]
     pub file_type: String,
+    /// The adapter as a GGUF file, in the folder; where it was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_file: Option<String>,
     /// Of each trained tensor, the share of its change that survives its storage; the least first.
     pub survival: Vec<Survived>,
     pub warnings: Vec<String>,
@@ -87,10 +92,17 @@ impl Tuning<'_> {
                 self.watcher.note(&note);
             }
         }
-        let file = format!("{}.gguf", file_name(&self.name(base)));
-        let merged = self.merged(&trained, self.folder.join(&file), self.lineage(base, data, run))?;
+        let stem = file_name(&self.name(base));
+        let adapter_file = self.wish.export.adapter_gguf.then(|| format!("{stem}-adapter.gguf"));
+        if let Some(file) = &adapter_file {
+            let (path, name) = (self.folder.join(file), Some(self.name(base)));
+            let wanted = AdapterGguf { path, file_type: FileType::F16, name, overwrite: true };
+            write_adapter_gguf(&trained, &wanted, &self.heard("write the adapter as GGUF"))?;
+        }
+        let file = format!("{stem}.gguf");
+        let merged = self.merged(&trained, self.folder.join(&file), self.noted(base, data, run))?;
         merged.warnings.iter().for_each(|warning| self.watcher.note(warning));
-        Ok(model(file, merged))
+        Ok(Model { adapter_file, ..model(file, merged) })
     }
 
     fn merged(&self, trained: &Trained<'_>, path: PathBuf, lineage: Lineage) -> Result<Merged, Error> {
@@ -99,7 +111,25 @@ impl Tuning<'_> {
         Ok(merge_gguf(trained, &options, &self.heard("merge"))?)
     }
 
-    fn lineage(&self, base: &Base, data: &Data, run: &Run) -> Lineage {
+    /// What the model was made from and how, and what it is worth.
+    #[must_use]
+    pub fn lineage(&self, base: &Base, data: &Data, run: &Run, tested: Option<&Tested>) -> Value {
+        let figures =
+            |score: &Score| json!({"accuracy": score.accuracy, "f1": score.f1, "perplexity": score.perplexity, "rows": score.items});
+        json!({
+            "base": {"name": base.name, "source": self.wish.base, "sha256": base.sha256},
+            "data": {"version": data.version, "rows": data.train.rows},
+            "adapter": self.wish.adapter,
+            "training": self.wish.training,
+            "steps": run.summary.step,
+            "loss": run.summary.losses.last(),
+            "validation_loss": run.summary.evaluations.last().map(|look| look.loss),
+            "test": tested.map(|tested| json!({"before": figures(&tested.before), "after": figures(&tested.after)})),
+        })
+    }
+
+    /// What of that is written into the file itself.
+    fn noted(&self, base: &Base, data: &Data, run: &Run) -> Lineage {
         let loss = |loss: Option<f64>| loss.map(|loss| format!("{loss:.6}")).unwrap_or_default();
         let last = run.summary.evaluations.last().map(|look| look.loss);
         let notes = [
@@ -172,6 +202,7 @@ fn model(file: String, merged: Merged) -> Model {
         sha256: merged.sha256,
         size_bytes: merged.size_bytes,
         file_type: merged.file_type.to_owned(),
+        adapter_file: None,
         survival,
         warnings: merged.warnings,
     }

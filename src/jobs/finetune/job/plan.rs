@@ -8,6 +8,7 @@ use super::wish::Wish;
 use crate::jobs::convert::{self, Source, Target};
 use crate::jobs::finetune::engine::Engine;
 use crate::jobs::make::Places;
+use crate::lm::Choice;
 use crate::storage::jobs::Needs;
 
 /// What the process takes beside the work itself.
@@ -15,11 +16,11 @@ const BASE_BYTES: u64 = 192 << 20;
 /// What a model is taken to have that cannot be looked at yet.
 const LATER_BYTES: u64 = 2 << 30;
 
-/// Threads, memory and room on the disk. `base`: `None` where it is not there yet.
+/// Threads and accelerators of those that there are, memory, and room on the disk. `base`: `None` where it is not there yet.
 ///
 /// # Errors
 /// A base that cannot be trained.
-pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, cpu_threads: u32) -> Result<Needs, Error> {
+pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, (cpu_threads, gpus): (u32, u32)) -> Result<Needs, Error> {
     let (model, weights_bytes) = match base {
         None => (LATER_BYTES, LATER_BYTES),
         Some(Places { source: Source::Gguf(path), .. }) => (memory_bytes(wish, path)?, header(path)?.file_size_bytes),
@@ -31,10 +32,18 @@ pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, cpu_threads: u
     let copies = 1 + u64::from(folder) + u64::from(!wish.samples.is_empty()) + 2 * u64::from(wish.export.safetensors);
     Ok(Needs {
         cpu_threads: cpu_threads.max(1),
-        gpus: u32::from(matches!(wish.device, crate::lm::Choice::Cuda | crate::lm::Choice::Metal)),
+        gpus: u32::from(device(wish.device, gpus) != Choice::Cpu),
         memory_bytes: BASE_BYTES.saturating_add(model.max(rows)),
         disk_bytes: copies.saturating_mul(weights_bytes).saturating_add(data_bytes.saturating_mul(6)),
     })
+}
+
+/// What is trained on, where so many accelerators may be used. Jobs that take one wait for each other: one that has been given none must not
+/// find one by itself.
+#[must_use]
+pub fn device(wanted: Choice, gpus: u32) -> Choice {
+    let usable = gpus > 0 && cfg!(any(feature = "cuda", feature = "metal"));
+    if wanted == Choice::Auto && !usable { Choice::Cpu } else { wanted }
 }
 
 /// Memory of a pass as long as passes may be, and of the optimiser's state, without the weights of the file, which are mapped and can be taken
@@ -54,4 +63,18 @@ fn of_folder(places: &Places) -> Result<(u64, u64), Error> {
     let options = convert::Options::new(places.source.clone(), places.reference_type(), Target::File("base.gguf".into()));
     let size = convert::plan(&options)?.size_bytes();
     Ok((size.max(LATER_BYTES / 4), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_accelerator_of_their_own_jobs_do_not_take_one() {
+        assert_eq!((device(Choice::Auto, 0), device(Choice::Cpu, 1)), (Choice::Cpu, Choice::Cpu));
+        // Who names one waits for it, or is told that there is none.
+        assert_eq!((device(Choice::Cuda, 0), device(Choice::Metal, 0)), (Choice::Cuda, Choice::Metal));
+        let built = cfg!(any(feature = "cuda", feature = "metal"));
+        assert_eq!(device(Choice::Auto, 1) == Choice::Auto, built);
+    }
 }

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::follow::Following;
+use super::room;
 use super::wish::{Trained as What, Wish};
 use crate::domain::clock::Clock;
 use crate::domain::digest::Digest;
 use crate::gguf::Header;
+use crate::jobs::config::Unload;
 use crate::jobs::convert::{self, Source, Target};
 use crate::jobs::dataset::tokenise::{self, Cache, Encoder, Key, Statistics, Writer};
 use crate::jobs::dataset::{self, Side};
@@ -24,7 +26,7 @@ use crate::jobs::finetune::engine::{self, Engine};
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::finetune::trainer::{self, Summary, Training};
 use crate::jobs::hash;
-use crate::jobs::make::{Places, Watcher, steps};
+use crate::jobs::make::{Places, Server, Watcher, steps};
 use crate::jobs::subject::Subject;
 use crate::lm::Device;
 
@@ -211,6 +213,19 @@ impl Tuning<'_> {
         Subject::load(model, self.device).map_err(|source| Error::Subject { path: model.to_owned(), source })
     }
 
+    /// Has the models that are in memory make room for the training, as the policy says.
+    ///
+    /// # Errors
+    /// A base that cannot be trained.
+    pub fn make_room(&self, base: &Base, servers: &[Server], policy: Unload) -> Result<(), Error> {
+        let file_bytes = header(&base.path)?.file_size_bytes;
+        let needed = super::plan::memory_bytes(self.wish, &base.path)?.saturating_add(file_bytes);
+        // How much of an accelerator's memory others have is not known: there, a model that is loaded is one too many.
+        let missing = !self.device.is_cpu() || room::free_bytes().is_some_and(|free| free < needed);
+        room::make(servers, policy, missing, self.watcher);
+        Ok(())
+    }
+
     /// Trains, or goes on where it was interrupted; leaves the parameters in a file.
     ///
     /// # Errors
@@ -295,7 +310,7 @@ fn step_name(step: dataset::Step) -> &'static str {
 /// Accelerators compute fastest with 16 bits; the CPU computes with 32.
 pub(super) fn settings_for(wish: &Wish, accelerated: bool) -> engine::Settings {
     let precision = if accelerated { engine::Precision::Brain } else { engine::Precision::Single };
-    engine::Settings { method: method(wish), precision, ..engine::Settings::default() }
+    engine::Settings { method: method(wish), precision, checkpointing: wish.checkpointing, ..engine::Settings::default() }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "settings that people type")]

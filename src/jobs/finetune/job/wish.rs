@@ -6,6 +6,7 @@ use crate::gguf::file_type::FileType;
 use crate::jobs::dataset::tokenise::{Control, Long, Mask};
 use crate::jobs::dataset::{self, Source};
 use crate::jobs::evaluate::Bounds;
+use crate::jobs::finetune::engine::Checkpointing;
 use crate::jobs::finetune::options::Options;
 use crate::jobs::make::Publishing;
 use crate::lm::Choice;
@@ -28,6 +29,9 @@ pub struct Wish {
     pub adapter: Adapter,
     #[serde(default)]
     pub training: Options,
+    /// What is kept of a pass for its way back. It changes memory and time, not what is learnt, so a run may go on with another.
+    #[serde(default = "as_much_as_fits")]
+    pub checkpointing: Checkpointing,
     /// How the test rows are asked, before and after.
     #[serde(default)]
     pub evaluate: Bounds,
@@ -109,8 +113,14 @@ pub struct Export {
     pub name: Option<String>,
     /// Merged weights as safetensors, too.
     pub safetensors: bool,
+    /// The adapter as a GGUF file, too: for programs that apply it while they run the base.
+    pub adapter_gguf: bool,
     /// Keep adapted matrices of 4 and 5 bits as they are stored, though hardly anything of the training is left in them.
     pub allow_low_bit: bool,
+}
+
+fn as_much_as_fits() -> Checkpointing {
+    Checkpointing::Auto
 }
 
 /// Prompts that are answered at each look.
@@ -128,6 +138,7 @@ impl Wish {
             long: Long::default(),
             adapter: Adapter::default(),
             training: Options::default(),
+            checkpointing: as_much_as_fits(),
             evaluate: Bounds::default(),
             samples: Vec::new(),
             export: Export::default(),
@@ -147,6 +158,9 @@ impl Wish {
         if self.samples.len() > MAX_SAMPLES {
             return Err(Wrong::Samples(self.samples.len()));
         }
+        if self.export.adapter_gguf && self.adapter.method != Trained::Lora {
+            return Err(Wrong::Export("`adapter_gguf` is for the method lora: such a file knows neither magnitudes nor whole weights"));
+        }
         if let Some(publishing) = &self.publish {
             publishing.manifest(FileType::Q8_0, false)?;
         }
@@ -165,6 +179,8 @@ pub enum Wrong {
     Adapter(&'static str),
     #[error("`samples` has {0} prompts, at most {MAX_SAMPLES} are answered")]
     Samples(usize),
+    #[error("`export`: {0}")]
+    Export(&'static str),
     #[error("`publish`: {0}")]
     Publish(#[from] crate::jobs::make::Wrong),
 }
@@ -202,6 +218,8 @@ mod tests {
             (json!({"adapter": {"dropout": 1.0}}), "dropout"),
             (json!({"adapter": {"alpha": 0.0}}), "alpha"),
             (json!({"samples": vec!["x"; 17]}), "17 prompts"),
+            (json!({"checkpointing": "selective"}), "selective:LAYERS"),
+            (json!({"adapter": {"method": "dora"}, "export": {"adapter_gguf": true}}), "adapter_gguf"),
             (json!({"publish": {"name": "m", "parameters": {"x": 1}}}), "publish"),
             (json!({"learning_rate": 1.0}), "unknown field"),
         ] {

@@ -151,6 +151,7 @@ pub(super) mod tests {
                 sha256: "cd".into(),
                 size_bytes: 1_000_000,
                 file_type: "Q8_0".into(),
+                adapter_file: None,
                 survival: vec![Survived { tensor: "blk.0.attn_q.weight".into(), stored_as: "Q8_0".into(), gain: 0.987, change: 0.01 }],
                 warnings: vec!["mind <this>".into()],
             }),
