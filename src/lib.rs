@@ -8,6 +8,7 @@ pub mod auth;
 pub mod backends;
 pub mod cache;
 pub mod cli;
+pub mod collection;
 pub mod config;
 pub mod domain;
 pub mod gateway;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Config;
 use super::reload::Reloader;
 use crate::auth::Keys;
+use crate::collection::Collection;
 use crate::domain::clock::Clock;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
@@ -24,6 +25,7 @@ pub struct Parts {
     pub config: Config,
     pub gateway: Gateway,
     pub limits: Limits,
+    pub collection: Collection,
     pub keys: Keys,
     pub jobs: Jobs,
     pub reloader: Reloader,

@@ -21,6 +21,7 @@ use crate::api::reload::Reloader;
 use crate::api::{self, Readiness};
 use crate::auth::Keys;
 use crate::backends::Health;
+use crate::collection::{self, Collection};
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::gateway::Ledger;
@@ -84,7 +85,8 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     let flush = CancellationToken::new();
     let ground = Ground { config: &config, storage: &storage, metrics: &metrics, clock: &clock, flush: &flush };
     let usage = keep_usage(&mut supervisor, &ground);
-    let ledger = Ledger { metrics: metrics.clone(), usage, clock: clock.clone() };
+    let collection = collect(&mut supervisor, &ground);
+    let ledger = Ledger { metrics: metrics.clone(), usage, collection: collection.clone(), clock: clock.clone() };
     let services = Services::build(&ground, registry.clone(), ledger, &mut supervisor).await?;
     services.gateway.look().await;
     let (keeping, until) = (keys.clone(), flush.clone());
@@ -108,6 +110,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
         config: config.api.clone(),
         gateway: services.gateway.clone(),
         limits: services.limits.clone(),
+        collection,
         keys: keys.clone(),
         reloader,
         metrics: metrics.clone(),
@@ -139,6 +142,17 @@ fn keep_usage(supervisor: &mut Supervisor, ground: &Ground<'_>) -> UsageLog {
         Ok::<_, std::convert::Infallible>(())
     });
     log
+}
+
+fn collect(supervisor: &mut Supervisor, ground: &Ground<'_>) -> Collection {
+    let Ground { config, storage, metrics, clock, flush } = *ground;
+    let (collection, keeper) = collection::collection(&config.collection, storage, metrics, clock);
+    let until = flush.clone();
+    supervisor.spawn("collect exchanges", async move {
+        keeper.run(until).await;
+        Ok::<_, std::convert::Infallible>(())
+    });
+    collection
 }
 
 async fn list_models(registry: Registry, metrics: Metrics) {

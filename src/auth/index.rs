@@ -225,6 +225,7 @@ fn principal(id: &str, terms: &Terms, ended: CancellationToken) -> Principal {
         priority_ceiling: terms.priority_ceiling,
         weight: terms.weight,
         allowance: Arc::new(terms.allowance.clone()),
+        collect: terms.collect,
         ended,
     }
 }

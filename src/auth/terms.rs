@@ -37,6 +37,7 @@ pub fn new(name: impl Into<String>) -> Terms {
         allowance: Allowance::default(),
         labels: BTreeMap::new(),
         expires_at_ms: None,
+        collect: false,
     }
 }
 
@@ -81,6 +82,7 @@ pub struct Change {
     pub allowance: Option<Allowance>,
     pub labels: Option<BTreeMap<String, String>>,
     pub expires_at: Option<Expiry>,
+    pub collect: Option<bool>,
 }
 
 impl Change {
@@ -112,6 +114,7 @@ impl Change {
         put(&mut terms.weight, self.weight);
         put(&mut terms.allowance, self.allowance);
         put(&mut terms.labels, self.labels);
+        put(&mut terms.collect, self.collect);
         match self.expires_at {
             None => {}
             Some(Expiry::Never) => terms.expires_at_ms = None,

@@ -25,7 +25,7 @@ use crate::api::listener;
 use crate::backends::embedded;
 use crate::backends::ollama;
 use crate::telemetry::{log, metrics};
-use crate::{api, auth, cache, gateway, jobs, limits, models, routing, scheduler, storage, usage};
+use crate::{api, auth, cache, collection, gateway, jobs, limits, models, routing, scheduler, storage, usage};
 
 pub use file::File;
 pub use load::{Check, Override, Shape};
@@ -87,6 +87,7 @@ pub struct Config {
     pub metrics: metrics::Config,
     pub storage: storage::Config,
     pub usage: usage::Config,
+    pub collection: collection::Config,
     pub jobs: jobs::Config,
 }
 
@@ -110,6 +111,7 @@ impl Default for Config {
             metrics: metrics::Config::default(),
             storage: storage::Config::default(),
             usage: usage::Config::default(),
+            collection: collection::Config::default(),
             jobs: jobs::Config::default(),
         }
     }

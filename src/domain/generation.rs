@@ -145,6 +145,8 @@ pub struct Control {
     pub fallback: Option<Fallback>,
     /// The generation goes on when its client leaves, and can be read again by its id.
     pub detach: bool,
+    /// The exchange may be collected, as far as configuration and key allow that. Only a client's request says so.
+    pub collect: bool,
 }
 
 /// Which requests go first. Declared from the last to the first, so that a greater one goes before a smaller one.

@@ -57,6 +57,8 @@ pub struct Principal {
     /// Share of the machine in relation to other tenants, when it is contended.
     pub weight: u32,
     pub allowance: Arc<Allowance>,
+    /// Whether the holder of the key agreed that its exchanges are collected.
+    pub collect: bool,
     /// Cancelled when the key is revoked or expires: what it started must end.
     pub ended: CancellationToken,
 }
@@ -78,6 +80,7 @@ impl Principal {
             priority_ceiling: Priority::Urgent,
             weight: 1,
             allowance: Arc::default(),
+            collect: false,
             ended: CancellationToken::new(),
         }
     }

@@ -50,6 +50,12 @@ impl CacheOutcome {
         Self { status, why, age: None, similarity: None, key: None }
     }
 
+    /// Whether the answer was made for this request.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        !["hit", "semantic", "joined"].contains(&self.status)
+    }
+
     /// Whether a cache was asked at all.
     #[must_use]
     pub fn is_asked(&self) -> bool {

@@ -3,7 +3,7 @@
 //! [`Gateway::generate`] promises: the answer ends with exactly one [`Event::Done`](crate::domain::generation::Event::Done) or one
 //! error; a deadline covers waiting and generating; dropping the [`Generation`] (or the future that would give it) stops the
 //! backend's work, unless others read the same answer or the client asked to be waited for; however it ends, it is counted and
-//! logged exactly once.
+//! logged exactly once. What may be collected is handed over at its whole end.
 //! Nothing here knows HTTP or any dialect.
 
 mod about;

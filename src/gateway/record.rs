@@ -5,9 +5,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::collection::{Collecting, Collection};
 use crate::domain::blame::Blame;
 use crate::domain::clock::Clock;
-use crate::domain::generation::{Delta, Dialect, Draft, Finish, Priority, Usage};
+use crate::domain::generation::{Change, Delta, Dialect, Draft, Finish, Priority, Usage};
 use crate::domain::id::{ModelName, RequestId};
 use crate::domain::principal::Principal;
 use crate::telemetry::Outcome;
@@ -22,6 +23,7 @@ use super::about::About;
 pub struct Ledger {
     pub metrics: Metrics,
     pub usage: UsageLog,
+    pub collection: Collection,
     pub clock: Clock,
 }
 
@@ -50,6 +52,10 @@ pub struct Record {
     cache: Option<&'static str>,
     /// How often a backend was asked.
     attempts: u32,
+    /// What is kept of it to learn from, where that may be.
+    collecting: Option<Box<Collecting>>,
+    /// What was changed in the request.
+    changed: Vec<Change>,
     /// How it ended, and what failed.
     end: Option<(Outcome, Option<&'static str>)>,
 }
@@ -59,6 +65,7 @@ impl Record {
         let class = draft.principal.priority(draft.control.priority);
         let mut record = Self::of(draft.id.clone(), Arc::clone(&draft.principal), class, ledger);
         (record.dialect, record.streamed, record.prompt_bytes) = (draft.dialect, draft.streamed, draft.ask.prompt.text.len());
+        record.collecting = record.ledger.collection.begin(draft, record.started_at_ms);
         record
     }
 
@@ -88,6 +95,8 @@ impl Record {
             usage: Usage::default(),
             cache: None,
             attempts: 0,
+            collecting: None,
+            changed: Vec::new(),
             end: None,
             ledger,
         }
@@ -108,6 +117,11 @@ impl Record {
         self.backend = Some(about.backend.clone());
         self.cache = about.cache.is_asked().then_some(about.cache.status);
         self.attempts = about.attempts;
+        if self.collecting.is_some() {
+            self.changed.clone_from(&about.changed);
+        }
+        // Another's answer is not this caller's to give away, and one that was made before teaches nothing new.
+        self.collecting.take_if(|_| about.attempts == 0 || !about.cache.is_made());
         if about.attempts > 0 {
             self.ledger.metrics.queued(&about.backend, queued);
         }
@@ -116,6 +130,9 @@ impl Record {
     /// A piece of the answer has come.
     pub fn piece(&mut self, delta: &Delta) {
         self.answer_bytes += delta.text.len() + delta.thinking.len();
+        if let Some(collecting) = &mut self.collecting {
+            collecting.piece(delta);
+        }
         if self.ttft.is_none() {
             self.ttft = Some(self.elapsed());
             if let (Some(backend), Some(model), Some(after), 1..) = (&self.backend, &self.model, self.since_asked(), self.attempts) {
@@ -127,6 +144,9 @@ impl Record {
     pub fn done(&mut self, finish: &Finish) {
         self.usage = finish.usage;
         self.end.get_or_insert((Outcome::Ok, None));
+        if let (Some(collecting), Some(model)) = (self.collecting.take(), &self.model) {
+            collecting.whole(model, &self.changed, finish);
+        }
     }
 
     pub fn failed(&mut self, blame: Blame, kind: &'static str) {

@@ -35,6 +35,8 @@ pub struct Terms {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+    /// Whether its holder agreed that its exchanges are collected.
+    pub collect: bool,
 }
 
 /// A key, without anything secret. Times are milliseconds since 1970.
@@ -60,7 +62,7 @@ pub struct Row {
 }
 
 const COLUMNS: &str = "id, name, tenant, role, models, default_priority, priority_ceiling, weight, allowance, labels, hash, \
-    previous_hash, previous_until_ms, created_at_ms, expires_at_ms, revoked_at_ms, rotated_at_ms, last_used_at_ms";
+    previous_hash, previous_until_ms, created_at_ms, expires_at_ms, revoked_at_ms, rotated_at_ms, last_used_at_ms, collect";
 
 /// The keys in the file.
 #[derive(Debug, Clone)]
@@ -87,7 +89,7 @@ impl KeyTable {
     /// Writes a key, in place of the one with its id if there is one.
     pub async fn put(&self, row: &Row) -> Result<(), Error> {
         let (key, terms) = (&row.key, &row.key.terms);
-        let query = format!("INSERT OR REPLACE INTO keys ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let query = format!("INSERT OR REPLACE INTO keys ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
         let query = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(key.id.clone())
             .bind(terms.name.clone())
@@ -106,7 +108,8 @@ impl KeyTable {
             .bind(terms.expires_at_ms)
             .bind(key.revoked_at_ms)
             .bind(key.rotated_at_ms)
-            .bind(key.last_used_at_ms);
+            .bind(key.last_used_at_ms)
+            .bind(terms.collect);
         self.storage.write_through("writing a key", query).await
     }
 
@@ -145,6 +148,7 @@ fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         allowance: parsed(row, "allowance")?,
         labels: parsed(row, "labels")?,
         expires_at_ms: row.try_get("expires_at_ms")?,
+        collect: row.try_get("collect")?,
     };
     let key = Key {
         id: row.try_get("id")?,
@@ -191,6 +195,7 @@ mod tests {
             allowance: Allowance { tokens_per_day: Some(9), ..Allowance::default() },
             labels: [("a".to_owned(), "ü".to_owned())].into(),
             expires_at_ms: Some(-5),
+            collect: true,
         };
         let key = Key { id: id.to_owned(), terms, created_at_ms: 1, revoked_at_ms: None, rotated_at_ms: Some(2), last_used_at_ms: None };
         Row { key, hash: [255; 32], previous: Some(([0; 32], 77)) }

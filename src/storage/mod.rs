@@ -1,15 +1,16 @@
 //! SQLite: the only folder that speaks SQL.
 //!
 //! One file, `arriero.db`, in the data folder. It promises: one service at a time (a lock held as long as the [`Storage`] lives), and
-//! beside it only workers that know the very same form of the file; write-ahead logging; all writes through one connection, and those
-//! that must survive a power cut at once through another, both of which take the write lock at once, so that writers queue instead
-//! of failing; readers apart, who never wait for a writer; a copy of the file before it is brought to a newer form; a file that is
+//! beside it only workers that know the very same form of the file; write-ahead logging; all writes through one connection, those
+//! that must survive a power cut at once through another, and those that must leave nothing behind through a third, all of which take
+//! the write lock at once, so that writers queue instead of failing; readers apart, who never wait for a writer; a copy of the file before it is brought to a newer form; a file that is
 //! newer than this program, damaged, or not ours is left alone. One file here per family of tables.
 //!
 //! It does not batch, retry or decide what to keep: the services above do.
 
 pub mod answers;
 pub mod budgets;
+pub mod collection;
 mod error;
 pub mod jobs;
 pub mod keys;
@@ -60,6 +61,8 @@ struct Inner {
     writer: SqlitePool,
     /// One connection as well; what it has committed survives a power cut.
     durable: SqlitePool,
+    /// And one that overwrites what it deletes.
+    discreet: SqlitePool,
     readers: SqlitePool,
     /// After the pools, so that they are let go last.
     _locks: (Option<lock::Lock>, lock::Form),
@@ -93,6 +96,12 @@ impl Storage {
     #[must_use]
     pub fn answers(&self) -> answers::AnswerTable {
         answers::AnswerTable::new(self.clone())
+    }
+
+    /// Exchanges that were collected, and what was said of them.
+    #[must_use]
+    pub fn collection(&self) -> collection::CollectionTable {
+        collection::CollectionTable::new(self.clone())
     }
 
     /// The request log.
@@ -129,6 +138,7 @@ impl Storage {
     pub async fn close(&self) {
         self.0.readers.close().await;
         self.0.durable.close().await;
+        self.0.discreet.close().await;
         self.0.writer.close().await;
     }
 
@@ -140,6 +150,11 @@ impl Storage {
     /// The same; what it has committed survives a power cut.
     async fn write_durably(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
         begin(&self.0.durable).await.map_err(|error| self.failed(doing, error))
+    }
+
+    /// The same; what it deletes or replaces is overwritten in the file.
+    async fn write_discreetly(&self, doing: &'static str) -> Result<Transaction<'static, Sqlite>, Error> {
+        begin(&self.0.discreet).await.map_err(|error| self.failed(doing, error))
     }
 
     /// Runs one statement, a transaction of its own, whose effect survives a power cut once this has returned.
@@ -180,7 +195,7 @@ async fn begin(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>, sqlx::
 impl Storage {
     /// Makes the disk full at this many pages of 4 KiB.
     pub(crate) async fn limit_pages(&self, most: u32) {
-        for pool in [&self.0.writer, &self.0.durable] {
+        for pool in [&self.0.writer, &self.0.durable, &self.0.discreet] {
             let mut writer = pool.acquire().await.expect("a connection");
             let statement = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {most}"));
             sqlx::query(statement).execute(&mut *writer).await.expect("a pragma");

@@ -60,7 +60,8 @@ async fn pools(path: PathBuf, config: &Config, writer: SqlitePool, locks: (Optio
     let readers = connect(&path, reader_options(&path, config), config.max_readers.max(1)).await?;
     // Opened when it is first needed: many processes never write a job.
     let durable = pool_options(1, 0).connect_lazy_with(writer_options(&path, config).synchronous(SqliteSynchronous::Full));
-    Ok(Storage(Arc::new(Inner { path, writer, durable, readers, _locks: locks })))
+    let discreet = pool_options(1, 0).connect_lazy_with(writer_options(&path, config).pragma("secure_delete", "ON"));
+    Ok(Storage(Arc::new(Inner { path, writer, durable, discreet, readers, _locks: locks })))
 }
 
 /// Which form a file that is already there has, without changing a byte of it: it may be damaged or too new.

@@ -16,6 +16,8 @@ pub const OTHER: &str = "other";
 pub enum Route {
     Generate,
     Models,
+    /// `/feedback` and `/collection`.
+    Collection,
     Live,
     Ready,
     Metrics,
@@ -28,14 +30,25 @@ pub enum Route {
 }
 
 impl Route {
-    pub const ALL: [Self; 9] =
-        [Self::Generate, Self::Models, Self::Live, Self::Ready, Self::Metrics, Self::Version, Self::Docs, Self::Admin, Self::Unmatched];
+    pub const ALL: [Self; 10] = [
+        Self::Generate,
+        Self::Models,
+        Self::Collection,
+        Self::Live,
+        Self::Ready,
+        Self::Metrics,
+        Self::Version,
+        Self::Docs,
+        Self::Admin,
+        Self::Unmatched,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Generate => "generate",
             Self::Models => "models",
+            Self::Collection => "collection",
             Self::Live => "live",
             Self::Ready => "ready",
             Self::Metrics => "metrics",

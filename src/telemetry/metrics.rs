@@ -7,6 +7,7 @@
 
 pub mod answers;
 mod auth;
+mod collection;
 mod guard;
 mod jobs;
 mod limits;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use collection::{Forgotten, Uncollected};
 pub use guard::Truncation;
 pub use routing::BreakerState;
 
@@ -261,6 +263,18 @@ declare! {
         .by(&["kind", "outcome"]);
     JOB_ARTIFACT_BYTES = MetricSpec::gauge("arriero_job_artifact_bytes", "bytes",
         "Size of what background jobs have made and is kept.");
+    COLLECTED = MetricSpec::counter("arriero_collection_kept_total", "exchanges",
+        "Exchanges that were collected to learn from and reached the database.");
+    UNCOLLECTED = MetricSpec::counter("arriero_collection_dropped_total", "exchanges",
+        "Whole answers that were not collected although all agreed, by why.")
+        .by(&["reason"]);
+    COLLECTED_REMOVED = MetricSpec::counter("arriero_collection_removed_total", "exchanges",
+        "Collected exchanges that were forgotten, by why: room for others, age, or because somebody wanted it.")
+        .by(&["reason"]);
+    COLLECTED_EXCHANGES = MetricSpec::gauge("arriero_collection_exchanges", "exchanges",
+        "Collected exchanges.");
+    COLLECTED_BYTES = MetricSpec::gauge("arriero_collection_bytes", "bytes",
+        "Size of the collected exchanges and of what was said of them.");
 }
 
 /// The figures of one service. Cheap to clone; clones share the figures, separate `new`s do not.
@@ -331,6 +345,7 @@ impl Metrics {
         registry.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         self.start_auth_at_zero();
         self.start_jobs_at_zero();
+        self.start_collection_at_zero();
     }
 
     /// Counts a request as being worked on until the returned value is finished or dropped.

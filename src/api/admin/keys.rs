@@ -44,6 +44,8 @@ pub struct KeyView {
     #[schema(value_type = AllowanceView)]
     pub allowance: Map<String, Value>,
     pub labels: BTreeMap<String, String>,
+    /// Whether its holder agreed that its exchanges are collected.
+    pub collect: bool,
     pub created_at: String,
     pub expires_at: Option<String>,
     pub revoked_at: Option<String>,
@@ -72,6 +74,7 @@ impl KeyView {
             weight: terms.weight,
             allowance: bounds(&terms.allowance),
             labels: terms.labels,
+            collect: terms.collect,
             created_at: rfc3339(key.created_at_ms),
             expires_at: terms.expires_at_ms.map(rfc3339),
             revoked_at: key.revoked_at_ms.map(rfc3339),
@@ -137,6 +140,8 @@ pub struct KeyTerms {
     pub labels: Option<BTreeMap<String, String>>,
     /// A time such as `2030-01-31T00:00:00Z`, or `never`.
     pub expires_at: Option<String>,
+    /// Whether its holder agrees that its exchanges are collected, where this gateway does so (`collection.enabled`); default false.
+    pub collect: Option<bool>,
 }
 
 /// How a secret is replaced.
@@ -270,6 +275,7 @@ fn change(fields: &mut Fields) -> Change {
         allowance: allowance(fields),
         labels: fields.typed("labels", "an object of texts"),
         expires_at: fields.typed("expires_at", "a time such as \"2030-01-31T00:00:00Z\", or \"never\""),
+        collect: fields.switch("collect"),
     }
 }
 

@@ -46,6 +46,7 @@ fn route(path: Option<&str>) -> Route {
     match path {
         Some("/generate") => Route::Generate,
         Some("/models") => Route::Models,
+        Some("/feedback" | "/collection") => Route::Collection,
         Some("/livez") => Route::Live,
         Some("/readyz") => Route::Ready,
         Some("/metrics") => Route::Metrics,

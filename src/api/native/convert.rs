@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use crate::api::fields::{FieldProblem, Fields, object};
@@ -15,6 +16,16 @@ use crate::domain::principal::Principal;
 
 /// Longest name of a session, in bytes.
 const MAX_SESSION_BYTES: usize = 256;
+
+/// How a request says that it must not be collected.
+pub const COLLECT: &str = "x-arriero-collect";
+
+/// Whether the exchange may be collected as far as the request is concerned. Whoever sends the header with anything but `yes` means
+/// that it must not.
+pub fn may_collect(headers: &HeaderMap) -> bool {
+    let is_yes = |value: &HeaderValue| value.to_str().is_ok_and(|word| word.trim().eq_ignore_ascii_case("yes"));
+    headers.get_all(COLLECT).iter().all(is_yes)
+}
 
 /// Reads a body. `streamed` is what the `Accept` header asks for.
 ///
@@ -142,6 +153,8 @@ fn control(fields: &mut Fields) -> Control {
         cache: fields.typed("cache", "\"default\", \"bypass\", \"refresh\" or \"only\""),
         fallback: fields.typed("fallback", "true, false or a list of model names"),
         detach: fields.switch("detach").unwrap_or(false),
+        // A header says it: `may_collect`.
+        collect: false,
     }
 }
 
@@ -193,6 +206,21 @@ mod tests {
             let problem = parse(&json!({&field: {"no": "field takes this"}}));
             let takes_objects = ["options", "format"].contains(&field.as_str());
             assert_eq!(problem.is_err(), !takes_objects, "{field}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_collected_unless_it_says_otherwise_in_whatever_words() {
+        let may = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(COLLECT, HeaderValue::from_static(value));
+            }
+            may_collect(&headers)
+        };
+        assert!(may(&[]) && may(&["yes"]) && may(&[" Yes "]));
+        for refusal in ["no", "NO", "false", "0", "never", "", "yes, no"] {
+            assert!(!may(&[refusal]) && !may(&["yes", refusal]), "{refusal}");
         }
     }
 

@@ -25,7 +25,9 @@ use crate::models::{Entry, View};
 ///
 /// Without `stream` one JSON object, with it (or with `Accept: text/event-stream`) server-sent events: `queued` while it waits for its
 /// turn (position, reason, time to go), `start` (request id, backend, model), any number of `token` (`text`, `thinking`), then one `done` (the final object) or one `error` (a problem).
-#[utoipa::path(post, path = "/generate", tag = "native", request_body = GenerateRequest, responses(
+#[utoipa::path(post, path = "/generate", tag = "native", request_body = GenerateRequest,
+    params(("x-arriero-collect" = Option<String>, Header, description = "`no`: the exchange is not collected, whatever the key agreed to")),
+    responses(
     (status = 200, description = "The answer", content((GenerateResponse = "application/json"), (String = "text/event-stream"))),
     (status = 400, description = "The body is no JSON object, or the backend refused the request", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "No backend has the model", body = Problem, content_type = "application/problem+json"),
@@ -48,7 +50,8 @@ pub async fn generate(
     if let Some((resumed, next)) = resume_point(&headers)? {
         return resume(&state, &principal, resumed, next);
     }
-    let draft = convert::draft(id, principal, &body, accepts_events(&headers))?;
+    let mut draft = convert::draft(id, principal, &body, accepts_events(&headers))?;
+    draft.control.collect = convert::may_collect(&headers);
     drop(body);
     if draft.streamed { stream::answer(&state, draft).await } else { whole(&state, draft).await }
 }
