@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::checksum::Checksum;
 use super::config::Unload;
-use super::dataset::Dataset;
+use super::dataset::{Collected, Dataset};
 #[cfg(feature = "embedded")]
 use super::finetune::job::Finetune;
 use super::make::{Convert, Promote, Server};
@@ -104,6 +104,13 @@ pub trait Kind: Send + Sync {
     fn role(&self, input: &Value) -> Role {
         let _ = input;
         Role::User
+    }
+
+    /// What of the exchanges that the gateway collected an input asks for: its worker brings them to the job, whose process touches no
+    /// database. Whoever gives any here asks for an operator in [`Kind::role`].
+    fn collected(&self, input: &Value) -> Vec<Collected> {
+        let _ = input;
+        Vec::new()
     }
 
     /// Looks at an input, before the job is accepted. What `artifact:` stands for may not be there yet.

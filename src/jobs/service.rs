@@ -21,6 +21,7 @@ use super::submission::{Made, Submission};
 use crate::backends::ollama;
 use crate::domain::clock::Clock;
 use crate::storage::Storage;
+use crate::storage::collection::CollectionTable;
 use crate::storage::jobs::{Artifact, AttemptMade, Change, Event, Job, JobTable, Key, Page, Pool, PoolOrder, Standing, Submitted};
 use crate::telemetry::metrics::Metrics;
 
@@ -52,6 +53,7 @@ pub struct Inner {
     pub ground: ArcSwap<Ground>,
     pub folders: Folders,
     pub table: JobTable,
+    pub collection: CollectionTable,
     pub clock: Clock,
     pub metrics: Metrics,
     machine: Machine,
@@ -112,13 +114,14 @@ impl Jobs {
             installed: config.ollama_models.clone(),
         };
         let (kinds, ground) = (Registry::standard(config.trial), ArcSwap::from_pointee(ground));
-        let table = storage.jobs();
+        let (table, collection) = (storage.jobs(), storage.collection());
         Ok(Self(Arc::new(Inner {
             config,
             kinds,
             ground,
             folders,
             table,
+            collection,
             clock,
             metrics,
             machine,

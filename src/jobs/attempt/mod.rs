@@ -5,7 +5,7 @@ mod lines;
 mod record;
 mod weather;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,18 +15,20 @@ use self::child::Child;
 pub use self::record::state_news;
 use self::record::{Record, Written};
 pub use self::weather::Weather;
+use super::hash;
 use super::kind::{REFERENCE, Referred, references};
 use super::outcome::{Evidence, Outcome, is_starved, judge};
 use super::service::Jobs;
 use super::watch::{Bounds, Verdict, Watch};
 use super::worker::{Ask, Brief, Say};
+use crate::domain::digest::Digest;
 use crate::storage::jobs::Job;
 
 /// How long what a child said last may still be on its way when it has ended.
 const AFTERWORD: Duration = Duration::from_secs(2);
 
 /// Works on a job that was leased to this worker, until its attempt has ended one way or another.
-pub async fn run(jobs: Jobs, job: Job, program: std::path::PathBuf, weather: watch::Receiver<Weather>) {
+pub async fn run(jobs: Jobs, job: Job, program: PathBuf, weather: watch::Receiver<Weather>) {
     let kind = job.order.kind.clone();
     let mut record = Record::new(jobs.clone(), job);
     let outcome = match prepared(&jobs, &mut record, &program).await {
@@ -61,7 +63,7 @@ async fn brief(jobs: &Jobs, job: &Job) -> Result<Brief, Outcome> {
         attempt: job.standing.attempts,
         steps,
         ground: jobs.ground().as_ref().clone(),
-        inputs: referred(jobs, job).await?,
+        inputs: [referred(jobs, job).await?, collected(jobs, job).await?].concat(),
         work_dir: jobs.0.folders.work_of(&job.order.id),
         threads: job.order.needs.cpu_threads.max(1),
         nice: config.resources.nice,
@@ -81,6 +83,32 @@ async fn referred(jobs: &Jobs, job: &Job) -> Result<Vec<Referred>, Outcome> {
         found.push(Referred { text, path, sha256: artifact.sha256, size_bytes: artifact.size_bytes });
     }
     Ok(found)
+}
+
+/// Brings what was collected to files of the job, once for all attempts: what an attempt goes on with stays what it was.
+async fn collected(jobs: &Jobs, job: &Job) -> Result<Vec<Referred>, Outcome> {
+    let wanted = jobs.kinds().get(&job.order.kind).map(|kind| kind.collected(&job.order.input)).unwrap_or_default();
+    let folder = jobs.0.folders.work_of(&job.order.id);
+    let failed = |error: &dyn std::fmt::Display| Outcome::failed("collection", format!("what was collected cannot be brought: {error}"));
+    let mut brought: Vec<Referred> = Vec::new();
+    for (number, wish) in wanted.iter().enumerate() {
+        let (text, path) = (wish.name(), folder.join(format!("collected-{number}.jsonl")));
+        if brought.iter().any(|earlier| earlier.text == text) {
+            continue;
+        }
+        if !path.exists() {
+            std::fs::create_dir_all(&folder).map_err(|error| failed(&error))?;
+            wish.export(&jobs.0.collection, &path).await.map_err(|error| failed(&error))?;
+        }
+        let measured = tokio::task::spawn_blocking(move || measured(text, path)).await;
+        brought.push(measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(|error| failed(&error))?);
+    }
+    Ok(brought)
+}
+
+fn measured(text: String, path: PathBuf) -> std::io::Result<Referred> {
+    let (hasher, size_bytes) = hash::read(std::fs::File::open(&path)?, |_| Ok::<_, std::io::Error>(()))?;
+    Ok(Referred { text, path, sha256: Digest::new(sha2::Digest::finalize(hasher).into()).hex(), size_bytes })
 }
 
 /// A child at work.

@@ -20,6 +20,8 @@ pub enum Error {
     Bytes { bytes: u64 },
     #[error("no row is left{0}")]
     Nothing(String),
+    #[error("what was collected cannot be read: {0}")]
+    Collection(String),
     #[error("the rows cannot be written: {0}")]
     Write(#[from] io::Error),
     #[error("stopped")]

@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::path::Path;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+use super::collected::Collected;
 use super::error::Error;
 use super::example::Example;
 use super::prepare::{Prepared, Step, Wish};
 use super::report::{Cleaned, Report};
 use super::split::Side;
 use super::{stash, version};
+use crate::domain::principal::Role;
 use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
 use crate::jobs::roots::Found;
 use crate::jobs::worker::{Context, Reporter};
@@ -18,7 +21,7 @@ use crate::storage::jobs::Needs;
 
 /// What the process takes beside the rows.
 const BASE_BYTES: u64 = 96 << 20;
-/// What an artifact is taken to have that an earlier job is going to make.
+/// What an artifact is taken to have that an earlier job is going to make, and what was collected.
 const LATER_BYTES: u64 = 256 << 20;
 /// Files between steps, in the job's folder.
 const IMPORTED: &str = "imported";
@@ -32,7 +35,7 @@ impl Kind for Dataset {
     }
 
     fn about(&self) -> &'static str {
-        "Makes a data set for fine-tuning of JSONL, JSON, CSV, Parquet or text files: cleans the rows, leaves out duplicates, masks secrets and \
+        "Makes a data set for fine-tuning of JSONL, JSON, CSV, Parquet or text files, or of what the gateway collected: cleans the rows, leaves out duplicates, masks secrets and \
          personal data, and divides them without leaks. Artifacts: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `report.json`, `report.md`."
     }
 
@@ -44,13 +47,22 @@ impl Kind for Dataset {
         serde_json::from_str(include_str!("schema.json")).unwrap_or_default()
     }
 
+    /// What was collected is other people's.
+    fn role(&self, input: &Value) -> Role {
+        if self.collected(input).is_empty() { Role::User } else { Role::Operator }
+    }
+
+    fn collected(&self, input: &Value) -> Vec<Collected> {
+        collected(&input["sources"])
+    }
+
     fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault> {
         let wish = read(input)?;
         let mut bytes = 0_u64;
         for source in &wish.sources {
             let size = match reference(&source.path) {
-                Some(_) => LATER_BYTES,
-                None => file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len(),
+                found if found.is_some() || source.collected.is_some() => LATER_BYTES,
+                _ => file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len(),
             };
             bytes = bytes.saturating_add(size);
         }
@@ -69,6 +81,12 @@ impl Kind for Dataset {
         let report: Report = context.step(2, &json!(report), |context| divide(context, &wish, &watching, report, &mut held))?;
         context.step(3, &json!(report.version), |context| keep(context, &report))
     }
+}
+
+/// What sources want of what was collected. One that cannot be read is refused by the plan.
+pub(in crate::jobs) fn collected(sources: &Value) -> Vec<Collected> {
+    let all = sources.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter_map(|source| source.get("collected")).map(|wish| Collected::deserialize(wish).unwrap_or_default()).collect()
 }
 
 fn read(input: &Value) -> Result<Wish, Fault> {
@@ -170,6 +188,18 @@ mod tests {
     use crate::jobs::roots::Roots;
 
     #[test]
+    fn what_was_collected_is_for_operators_however_it_is_asked_for() {
+        assert_eq!(Dataset.role(&json!({"sources": [{"path": "files/a.jsonl"}]})), Role::User);
+        for collected in [json!({}), json!({"model": "m"}), json!(null), json!("x"), json!({"odd": 1})] {
+            let input = json!({"sources": [{"path": "files/a.jsonl"}, {"collected": collected}]});
+            assert_eq!((Dataset.role(&input), Dataset.collected(&input).len()), (Role::Operator, 1), "{input}");
+        }
+        let ground = Ground::beneath(Roots::new(Vec::new()));
+        let plan = Dataset.plan(&json!({"sources": [{"collected": {"rating": "good", "since": "2030-01-31T00:00:00Z"}}]}), &ground);
+        assert!(plan.is_ok(), "{plan:?}");
+    }
+
+    #[test]
     fn a_plan_says_what_it_takes_and_refuses_what_is_wrong() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("files");
@@ -189,6 +219,13 @@ mod tests {
             json!({"sources": [{"path": "files/a.jsonl"}], "split": {"test": 2}}),
             json!({"sources": [{"path": "files/a.jsonl", "share": 0.5}]}),
             json!({"sources": [{"path": "files"}]}),
+            json!({"sources": [{"path": "collected"}]}),
+            json!({"sources": [{"path": "files/a.jsonl", "collected": {}}]}),
+            json!({"sources": [{"collected": {"model": "a b"}}]}),
+            json!({"sources": [{"collected": {"rating": "fine"}}]}),
+            json!({"sources": [{"collected": {}, "format": "jsonl"}]}),
+            json!({"sources": [{}]}),
+            json!({"sources": [{"collected": {}}, {"collected": {}}]}),
         ] {
             assert!(matches!(plan(wrong.clone()), Err(Fault::Input(_))), "{wrong}");
         }

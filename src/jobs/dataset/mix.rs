@@ -122,12 +122,16 @@ impl Dice {
 /// # Errors
 /// Weights and shares that make no sense.
 pub(super) fn validate(sources: &[Source]) -> Result<(), Error> {
-    for source in sources {
+    for (number, source) in sources.iter().enumerate() {
+        source.validate()?;
+        if source.collected.is_some() && sources[..number].iter().any(|earlier| earlier.collected == source.collected) {
+            return Err(Error::Options(format!("`{}` is named twice; a `weight` has rows more often", source.name())));
+        }
         if source.weight.is_some_and(|weight| !(0.0..=MAX_WEIGHT).contains(&weight)) {
-            return Err(Error::Options(format!("the weight of `{}` is not from 0 to {MAX_WEIGHT}", source.path)));
+            return Err(Error::Options(format!("the weight of `{}` is not from 0 to {MAX_WEIGHT}", source.name())));
         }
         if source.share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
-            return Err(Error::Options(format!("the share of `{}` is not above 0 and up to 1", source.path)));
+            return Err(Error::Options(format!("the share of `{}` is not above 0 and up to 1", source.name())));
         }
     }
     let shares: Vec<f64> = sources.iter().filter_map(|source| source.share).collect();

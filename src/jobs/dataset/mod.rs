@@ -7,6 +7,7 @@
 //! masked is never repeated; memory is bounded. It does not fetch anything, and it does not train.
 
 mod clean;
+mod collected;
 mod error;
 mod example;
 mod import;
@@ -22,6 +23,7 @@ pub mod tokenise;
 mod version;
 
 pub use clean::{Clean, Masks, Quality};
+pub use collected::Collected;
 pub use error::Error;
 pub use example::{Body, Example, Role, Turn};
 pub use import::{Format, Import, Intake, Limits, Reason, Source};

@@ -107,7 +107,7 @@ impl Wish {
     /// Those of `open`, and of [`Import::read`].
     pub fn import<E: From<Error>>(&self, open: impl Fn(&str) -> Result<File, E>, told: Told<'_>) -> Result<(Vec<Example>, Report), E> {
         self.validate()?;
-        let files = self.sources.iter().map(|source| open(&source.path)).collect::<Result<Vec<File>, E>>()?;
+        let files = self.sources.iter().map(|source| open(&source.name())).collect::<Result<Vec<File>, E>>()?;
         let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
         let whole: u64 = files.iter().map(size).sum();
         let mut import = Import::new(&self.limits, self.split.group.as_deref());
@@ -119,7 +119,15 @@ impl Wish {
             before += bytes;
         }
         if import.examples.is_empty() {
-            return Err(Error::Nothing(": the sources are empty".to_owned()).into());
+            let bad = report.sources.iter().flat_map(|source| source.bad.iter());
+            let why: Vec<String> = bad.map(|(what, count)| format!("{} {what}", count.count)).collect();
+            let empty = if self.sources.iter().all(|source| source.collected.is_some()) {
+                ": nothing was collected that is meant"
+            } else {
+                ": the sources are empty"
+            };
+            let why = if why.is_empty() { empty.to_owned() } else { format!(" of the sources: {}", why.join(", ")) };
+            return Err(Error::Nothing(why).into());
         }
         Ok((import.examples, report))
     }
@@ -131,8 +139,8 @@ impl Wish {
     pub fn clean(&self, examples: Vec<Example>, told: Told<'_>) -> Result<(Vec<Example>, Cleaned), Error> {
         let whole = examples.len() as u64;
         let place = |example: &Example| {
-            let path = self.sources.get(example.source as usize).map_or("", |source| source.path.as_str());
-            format!("{path}:{}", example.row)
+            let name = self.sources.get(example.source as usize).map(Source::name).unwrap_or_default();
+            format!("{name}:{}", example.row)
         };
         let (kept, cleaned) = self.clean.apply(examples, place, &mut |done| told(Step::Clean, done, whole, "rows"))?;
         if kept.is_empty() {

@@ -153,12 +153,13 @@ impl Context {
         referred.ok_or_else(|| PathError::Missing { path: path.to_owned() })
     }
 
-    /// Opens a path of the input, or the artifact it refers to.
+    /// Opens a path of the input, the artifact it refers to, or what was collected for it.
     ///
     /// # Errors
     /// What lies outside of the roots, or is not there.
     pub fn open(&self, path: &str) -> Result<Found, Fault> {
-        if !path.starts_with(REFERENCE) {
+        let is_brought = self.brief.inputs.iter().any(|referred| referred.text == path);
+        if !path.starts_with(REFERENCE) && !is_brought {
             return Ok(self.brief.ground.roots.open(path)?);
         }
         Ok(Found::File(cap_std::fs::File::from_std(std::fs::File::open(&self.referred(path)?.path)?)))

@@ -24,7 +24,7 @@ pub struct Brief {
     /// The steps that earlier attempts have ended.
     pub steps: Vec<Step>,
     pub ground: Ground,
-    /// What `artifact:` in the input stands for.
+    /// What `artifact:` in the input stands for, and what was collected for it.
     pub inputs: Vec<Referred>,
     /// A folder of the job's own, kept from one attempt to the next.
     pub work_dir: PathBuf,

@@ -11,6 +11,7 @@ mod reason;
 mod shape;
 mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -20,12 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::collected::{COLLECTED, Collected};
 use super::error::Error;
 use super::example::{Body, Example};
 use super::report::Tally;
 
 pub use detect::Format;
 pub use reason::Reason;
+pub(super) use shape::conversation;
 
 /// Bytes that are looked at to tell what a file is.
 const HEAD_BYTES: usize = 64 << 10;
@@ -34,11 +37,16 @@ const GROUP: &str = "group";
 /// How often it is told how far it has come.
 const TICK_ROWS: u64 = 256;
 
-/// One file, and how it is to be read.
+/// One file, and how it is to be read; or what the gateway collected.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
+    /// Empty of what was collected.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
+    /// Which of the exchanges that the gateway collected, in the place of a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected: Option<Collected>,
     /// Told by the file's ending and content where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
@@ -56,7 +64,37 @@ pub struct Source {
 impl Source {
     #[must_use]
     pub fn new(path: impl Into<String>) -> Self {
-        Self { path: path.into(), format: None, fields: BTreeMap::new(), weight: None, share: None }
+        Self { path: path.into(), collected: None, format: None, fields: BTreeMap::new(), weight: None, share: None }
+    }
+
+    /// Of what was collected.
+    #[must_use]
+    pub fn collected(collected: Collected) -> Self {
+        Self { collected: Some(collected), ..Self::new("") }
+    }
+
+    /// What it is called, and opened by.
+    #[must_use]
+    pub fn name(&self) -> Cow<'_, str> {
+        self.collected.as_ref().map_or(Cow::Borrowed(self.path.as_str()), |collected| Cow::Owned(collected.name()))
+    }
+
+    /// # Errors
+    /// One that is neither a file nor what was collected, or both.
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Options(what.to_owned()));
+        match &self.collected {
+            None if self.path.is_empty() => wrong("a source has a `path`, or says `collected`"),
+            None if Collected::parse(&self.path).is_some() => {
+                wrong("a `path` is a file's; what was collected is named by `\"collected\": {}`")
+            }
+            None => Ok(()),
+            Some(_) if !self.path.is_empty() => wrong("a source has a `path` or says `collected`, not both"),
+            Some(_) if self.format.is_some() || !self.fields.is_empty() => {
+                wrong("`format` and `fields` are for files, not for what was collected")
+            }
+            Some(collected) => collected.validate(),
+        }
     }
 }
 
@@ -138,7 +176,8 @@ impl<'a> Import<'a> {
         number: u32,
         told: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<Intake, Error> {
-        let name = source.path.as_str();
+        let name = source.name();
+        let name = name.as_ref();
         let read = Arc::new(AtomicU64::new(0));
         let (format, mut rows) = self.open(file, source, &read)?;
         let mut intake = Intake { path: name.to_owned(), format: format.name().to_owned(), ..Intake::default() };
@@ -155,15 +194,21 @@ impl<'a> Import<'a> {
             }
         }
         told(read.load(Ordering::Relaxed))?;
+        // That there are answers of which nothing can be learnt is no sign of a file that is read in the wrong way.
+        if source.collected.is_some() {
+            COLLECTED.clone_into(&mut intake.format);
+            return Ok(intake);
+        }
         self.judge(intake)
     }
 
     fn open(&self, file: File, source: &Source, read: &Arc<AtomicU64>) -> Result<(Format, Box<dyn Rows>), Error> {
-        let name = &source.path;
-        let form = |why: String| Error::Form { name: name.clone(), why };
-        let failed = |error| Error::Read { name: name.clone(), source: error };
+        let name = source.name();
+        let form = |why: String| Error::Form { name: name.to_string(), why };
+        let failed = |error| Error::Read { name: name.to_string(), source: error };
         let (head, file) = detect::head(file, HEAD_BYTES).map_err(failed)?;
-        let format = detect::format(name, source.format, &head).map_err(form)?;
+        let given = if source.collected.is_some() { Some(Format::Jsonl) } else { source.format };
+        let format = detect::format(&name, given, &head).map_err(form)?;
         let max = self.limits.max_row_bytes;
         let counted = |file| BufReader::with_capacity(HEAD_BYTES, Counted { file, read: Arc::clone(read) });
         let rows: Box<dyn Rows> = match format {
@@ -184,6 +229,9 @@ impl<'a> Import<'a> {
             Content::Text(text) => return Ok((Body::Text(text), None)),
             Content::Fields(fields) => fields,
         };
+        if let Some(collected) = &source.collected {
+            return Ok((collected.body(&fields)?, None));
+        }
         for (old, new) in &source.fields {
             if let Some(value) = fields.remove(old) {
                 fields.insert(new.clone(), value);

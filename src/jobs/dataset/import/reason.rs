@@ -29,6 +29,12 @@ pub enum Reason {
     Media,
     #[error("what is chosen and what is rejected are the same")]
     Same,
+    #[error("its answer was rated bad and has no correction")]
+    Bad,
+    #[error("its answer reached the bound on its length, and has no correction")]
+    Bounded,
+    #[error("its answer has no correction to be preferred")]
+    Uncorrected,
 }
 
 impl Reason {
@@ -49,6 +55,9 @@ impl Reason {
             Self::Role => "unknown role",
             Self::Media => "not text",
             Self::Same => "no preference",
+            Self::Bad => "rated bad",
+            Self::Bounded => "not ended",
+            Self::Uncorrected => "no correction",
         }
     }
 }

@@ -32,6 +32,13 @@ pub(super) fn read(fields: &Fields) -> Result<Body, Reason> {
     }
 }
 
+/// A conversation that no answer belongs to yet.
+pub fn conversation(fields: &Fields, key: &'static str) -> Result<Vec<Turn>, Reason> {
+    let turns = turns(fields.get(key).ok_or(Reason::Field(key))?, key)?;
+    let all: Vec<Turn> = preamble(fields)?.into_iter().chain(turns).collect();
+    if all.iter().any(|turn| turn.role == Role::User) { Ok(all) } else { Err(Reason::Empty("prompt")) }
+}
+
 /// Instruction and output, prompt and completion, question and answer.
 fn answered(fields: &Fields, answer: &str) -> Result<Body, Reason> {
     let question = QUESTIONS.into_iter().find(|key| fields.get(*key).is_some_and(|value| !value.is_null()));

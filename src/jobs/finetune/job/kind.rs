@@ -14,7 +14,7 @@ use super::{follow, plan, report};
 use crate::domain::clock::Clock;
 use crate::domain::principal::Role;
 use crate::gguf::file_type::FileType;
-use crate::jobs::dataset::{self, Side};
+use crate::jobs::dataset::{self, Collected, Side};
 use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::report::Report;
 use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
@@ -47,10 +47,15 @@ impl Kind for Finetune {
         schema
     }
 
-    /// As for conversions.
+    /// As for conversions and for data sets.
     fn role(&self, input: &Value) -> Role {
+        let collected = !self.collected(input).is_empty();
         let fetches = input["base"].as_str().is_some_and(|base| matches!(Named::of(base), Named::Hub(_)));
-        if fetches || !input["publish"].is_null() { Role::Operator } else { Role::User }
+        if collected || fetches || !input["publish"].is_null() { Role::Operator } else { Role::User }
+    }
+
+    fn collected(&self, input: &Value) -> Vec<Collected> {
+        dataset::Dataset.collected(&input["data"])
     }
 
     fn plan(&self, input: &Value, ground: &Ground) -> Result<Plan, Fault> {
@@ -60,8 +65,8 @@ impl Kind for Finetune {
         }
         let mut data_bytes = 0_u64;
         for source in &wish.data.sources {
-            // What an earlier job is going to make cannot be looked at yet.
-            if reference(&source.path).is_none() {
+            // What an earlier job is going to make, and what will have been collected, cannot be looked at yet.
+            if source.collected.is_none() && reference(&source.path).is_none() {
                 data_bytes = data_bytes.saturating_add(file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len());
             }
         }
@@ -314,7 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn only_operators_publish_and_fetch() {
+    fn only_operators_publish_fetch_and_read_what_was_collected() {
+        assert_eq!(Finetune.role(&input(&json!({"data": {"sources": [{"collected": {}}]}}))), Role::Operator);
         assert_eq!(Finetune.role(&input(&json!({}))), Role::User);
         assert_eq!(Finetune.role(&input(&json!({"publish": {"name": "m"}}))), Role::Operator);
         assert_eq!(Finetune.role(&input(&json!({"base": "hf:o/n"}))), Role::Operator);
