@@ -6,6 +6,7 @@
 mod admin;
 mod authorisation;
 pub mod body;
+mod collection;
 mod fields;
 mod jobs;
 pub mod listener;
@@ -70,6 +71,8 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(native::handlers::generate))
         .routes(routes!(native::handlers::read_again, native::handlers::stop))
         .routes(routes!(native::handlers::models))
+        .routes(routes!(collection::feedback::feedback))
+        .routes(routes!(collection::look::list, collection::look::forget))
         .routes(routes!(ops::live))
         .routes(routes!(ops::ready))
         .routes(routes!(ops::version))

@@ -22,6 +22,7 @@ use crate::jobs::Registry;
     info(title = "Arriero", description = "A gateway for Ollama: fair, observable and self-contained."),
     tags(
         (name = "native", description = "Arriero's own API"),
+        (name = "collection", description = "Exchanges that are kept to learn from"),
         (name = "jobs", description = "Work in the background"),
         (name = "operations", description = "How the process is doing"),
         (name = "admin", description = "For those who run it"),

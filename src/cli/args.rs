@@ -1,5 +1,6 @@
 //! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
 
+mod collection;
 mod convert;
 mod dataset;
 #[cfg(feature = "embedded")]
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub use collection::{Collected, Collection, CollectionCommand, Feedback, Forget};
 pub use convert::Convert;
 pub use dataset::Dataset;
 #[cfg(feature = "embedded")]
@@ -50,6 +52,10 @@ pub enum Command {
     Cache(Cache),
     /// Make, list, renew and revoke API keys.
     Keys(Keys),
+    /// Look at the exchanges that a running gateway collected to learn from, take them out, or forget them.
+    Collection(Collection),
+    /// Say what an answer of a running gateway was worth.
+    Feedback(Feedback),
     /// Make GGUF files of a model, quantized as wanted; check and publish them.
     Convert(Box<Convert>),
     /// Make a data set for fine-tuning of files: clean it, leave out duplicates, divide it.
@@ -402,6 +408,9 @@ pub struct CreateKey {
     /// When it ends, e.g. `2030-01-31T00:00:00Z`.
     #[arg(long, value_name = "TIME")]
     pub expires_at: Option<String>,
+    /// Its holder agrees that its exchanges are collected, where the gateway does so.
+    #[arg(long)]
+    pub collect: bool,
 }
 
 #[derive(Debug, Args)]

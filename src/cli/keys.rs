@@ -153,6 +153,7 @@ fn body(args: &CreateKey) -> Value {
     put("allowance", (!args.bounds.is_empty()).then(|| Value::Object(bounds())));
     let labels = || args.labels.iter().map(|(name, text)| (name.clone(), Value::from(text.clone()))).collect();
     put("labels", (!args.labels.is_empty()).then(|| Value::Object(labels())));
+    put("collect", args.collect.then_some(Value::Bool(true)));
     Value::Object(body)
 }
 
@@ -193,8 +194,8 @@ fn show(answer: &Value, as_json: bool) -> Result<Exit, Failure> {
 }
 
 fn rows(keys: &[Value]) -> Vec<Vec<String>> {
-    let heading = ["ID", "NAME", "TENANT", "ROLE", "STATE", "EXPIRES", "LAST USED"];
-    let fields = ["id", "name", "tenant", "role", "state", "expires_at", "last_used_at"];
+    let heading = ["ID", "NAME", "TENANT", "ROLE", "STATE", "COLLECT", "EXPIRES", "LAST USED"];
+    let fields = ["id", "name", "tenant", "role", "state", "collect", "expires_at", "last_used_at"];
     let row = |key: &Value| fields.map(|field| text(&key[field])).to_vec();
     std::iter::once(heading.map(str::to_owned).to_vec()).chain(keys.iter().map(row)).collect()
 }
@@ -202,6 +203,7 @@ fn rows(keys: &[Value]) -> Vec<Vec<String>> {
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::Bool(is) => if *is { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.replace(['\n', '\t'], " "),
         other => other.to_string(),
     }
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_key_is_a_row() {
-        let keys = [json!({"id": "1", "name": "a\nb", "role": "user", "expires_at": null})];
-        assert_eq!(rows(&keys)[1], ["1", "a b", "-", "user", "-", "-", "-"]);
+        let keys = [json!({"id": "1", "name": "a\nb", "role": "user", "collect": true, "expires_at": null})];
+        assert_eq!(rows(&keys)[1], ["1", "a b", "-", "user", "-", "yes", "-", "-"]);
     }
 }

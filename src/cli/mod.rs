@@ -14,6 +14,7 @@ mod bench_training;
 mod cache;
 mod chat;
 mod client;
+mod collection;
 mod convert;
 mod dataset;
 mod demo_model;
@@ -72,6 +73,8 @@ fn dispatch(command: Command, variables: &Variables) -> Result<Exit, Failure> {
         Command::Backends(args) => wait(backends::run(args, variables)),
         Command::Cache(args) => wait(cache::run(args, variables)),
         Command::Keys(args) => wait(keys::run(args, variables)),
+        Command::Collection(args) => wait(collection::run(args, variables)),
+        Command::Feedback(args) => wait(collection::feedback(args, variables)),
         Command::Convert(args) => convert::run(&args, variables),
         Command::Dataset(args) => dataset::run(&args, variables),
         #[cfg(feature = "embedded")]

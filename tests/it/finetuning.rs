@@ -26,7 +26,7 @@ fn numbers(name: &str, count: u64) -> Vec<f32> {
 }
 
 /// A folder as Hugging Face has it, of a tiny Qwen 2 that reads ChatML.
-fn tiny(place: &Path) -> PathBuf {
+pub fn tiny(place: &Path) -> PathBuf {
     let (golden, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/convert/tiny-qwen2"), place.join("tiny"));
     std::fs::create_dir_all(&folder).expect("made");
     for name in ["config.json", "tokenizer.json"] {

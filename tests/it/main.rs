@@ -8,6 +8,7 @@ mod cancel;
 #[cfg(feature = "embedded")]
 mod check;
 mod cli;
+mod collection;
 mod convert;
 mod dataset;
 mod docs;

@@ -241,6 +241,18 @@ pub const TABLE: &[Row] = &[
         "Too many prompts are kept warm",
         "Take one off, or raise `cache.warm.max_prompts`.",
     ),
+    row(
+        "exchange_not_collected",
+        StatusCode::NOT_FOUND,
+        "No such exchange is kept",
+        "Send the `x-request-id` of an answer of yours; exchanges are kept where `collection.enabled` is set and the key agreed (`arriero keys create --collect`).",
+    ),
+    row(
+        "feedback_ambiguous",
+        StatusCode::CONFLICT,
+        "Several keys have used this request id",
+        "Say in `key` whose request is meant; GET /collection?request_id=… shows them.",
+    ),
     row("job_not_found", StatusCode::NOT_FOUND, "There is no such job", "GET /jobs lists the jobs of the key's tenant."),
     row(
         "job_kind_unknown",

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Operating;
+use super::{Operating, WorkerSettings};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   arriero dataset chats.jsonl --report
   arriero dataset alpaca.json more.csv --split 80,10,10 --out data
-  arriero dataset faq.csv --field q=prompt --field a=completion --model gemma3.gguf")]
+  arriero dataset faq.csv --field q=prompt --field a=completion --model gemma3.gguf
+  arriero dataset collected:gemma3:270m --rating good --out data")]
 pub struct Dataset {
-    /// JSONL, JSON, CSV, TSV, Parquet or text.
+    /// JSONL, JSON, CSV, TSV, Parquet or text; or `collected[:MODEL]`: what the gateway of the data folder collected.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
     /// Folder for `train.jsonl`, `validation.jsonl`, `test.jsonl` and the reports [default: dataset].
@@ -52,6 +53,12 @@ pub struct Dataset {
     /// Share of a file's rows that may be unusable [default: 0.1].
     #[arg(long, value_name = "SHARE")]
     pub max_bad_share: Option<f64>,
+    /// Of what was collected: only what was rated so.
+    #[arg(long, value_parser = ["good", "bad", "unrated"])]
+    pub rating: Option<String>,
+    /// Of what was collected: make pairs of corrections and the answers that they are better than.
+    #[arg(long)]
+    pub preferences: bool,
     /// JSON file with more of what a job of this kind takes: `limits`, `clean`, `split`, `variants`; flags come before it.
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
@@ -66,6 +73,8 @@ pub struct Dataset {
     /// Have a running gateway do it in the background; paths are then those that its jobs may read. Prints the id of the job.
     #[arg(long, conflicts_with_all = ["out", "report", "overwrite"])]
     pub job: bool,
+    #[command(flatten)]
+    pub settings: WorkerSettings,
     #[command(flatten)]
     pub operating: Operating,
 }

@@ -18,7 +18,8 @@ pub struct Finetune {
     /// A GGUF file, a folder as Hugging Face has it, `ollama:TAG` of an Ollama on this machine, or `hf:OWNER/NAME` on the Hub.
     #[arg(long, value_name = "MODEL")]
     pub base: String,
-    /// File with what is to be learnt (JSONL, JSON, CSV, text); repeatable.
+    /// File with what is to be learnt (JSONL, JSON, CSV, text), or `collected[:MODEL]`: what the gateway of the data folder collected;
+    /// repeatable.
     #[arg(long, required = true, value_name = "FILE")]
     pub data: Vec<String>,
     /// Name of the model that is made.

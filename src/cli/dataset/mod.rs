@@ -12,11 +12,12 @@ use serde_json::{Map, Value, json};
 
 use super::args::Dataset;
 use super::client::Client;
+use super::collection::Brought;
 use super::exit::{Exit, Failure};
 use super::terminal::{self, Status};
-use super::{jobs, values};
+use super::{inspect, jobs, values};
 use crate::config::Variables;
-use crate::jobs::dataset::{self, Error, Prepared, Side, Source, Step, Wish};
+use crate::jobs::dataset::{self, Collected, Error, Prepared, Side, Source, Step, Wish};
 
 const FOLDER: &str = "dataset";
 
@@ -33,7 +34,9 @@ pub fn run(args: &Dataset, variables: &Variables) -> Result<Exit, Failure> {
     if !args.report {
         free(&folder, args.overwrite)?;
     }
-    let prepared = prepare(&wish)?;
+    let settings = &args.settings;
+    let brought = Brought::of(&wish.sources, || Ok(inspect::load(settings.config.as_deref(), variables, &settings.overrides())?.config))?;
+    let prepared = prepare(&wish, &brought)?;
     if !args.report {
         write(&folder, &prepared)?;
     }
@@ -46,8 +49,17 @@ fn wish(args: &Dataset) -> Result<Wish, Failure> {
     let format = args.format.as_deref().map(|name| serde_json::from_value(json!(name))).transpose();
     let format = format.map_err(|error| usage(error.to_string()))?;
     let fields: std::collections::BTreeMap<String, String> = args.fields.iter().cloned().collect();
-    let source = |path: &String| Source { format, fields: fields.clone(), ..Source::new(path) };
-    input.insert("sources".to_owned(), json!(args.files.iter().map(source).collect::<Vec<_>>()));
+    let rating = args.rating.as_deref().map(|word| serde_json::from_value(json!(word))).transpose();
+    let rating = rating.map_err(|error| usage(error.to_string()))?;
+    let source = |path: &String| match Collected::parse(path) {
+        Some(collected) => Source::collected(Collected { rating, preferences: args.preferences, ..collected }),
+        None => Source { format, fields: fields.clone(), ..Source::new(path) },
+    };
+    let sources: Vec<Source> = args.files.iter().map(source).collect();
+    if (rating.is_some() || args.preferences) && sources.iter().all(|source| source.collected.is_none()) {
+        return Err(usage("--rating and --preferences are of what was collected, and only files are named".to_owned()));
+    }
+    input.insert("sources".to_owned(), json!(sources));
     let mut wish: Wish = serde_json::from_value(Value::Object(input)).map_err(|error| usage(format!("the options: {error}")))?;
     if let Some(parts) = &args.split {
         let whole = parts.train + parts.validation + parts.test;
@@ -99,7 +111,7 @@ fn files() -> impl Iterator<Item = String> {
 }
 
 /// Imports, cleans and divides; Ctrl-C ends it.
-fn prepare(wish: &Wish) -> Result<Prepared, Failure> {
+fn prepare(wish: &Wish, brought: &Brought) -> Result<Prepared, Failure> {
     static STOP: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -108,7 +120,8 @@ fn prepare(wish: &Wish) -> Result<Prepared, Failure> {
         }
     });
     let mut status = Status::standard();
-    let open = |path: &str| File::open(path).map_err(|source| Error::Read { name: path.to_owned(), source });
+    let open =
+        |path: &str| brought.open(path).unwrap_or_else(|| File::open(path)).map_err(|source| Error::Read { name: path.to_owned(), source });
     let prepared = wish.prepare(open, &mut |step, done, total, unit| {
         if status.is_shown() {
             status.show(&format!("{} {}", doing(step), jobs::bar(&json!({"done": done, "total": total, "unit": unit}))));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::Finetune;
 use crate::cli::client::Client;
+use crate::cli::collection::Brought;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::watching::Watching;
 use crate::cli::{convert, inspect, jobs, terminal, values};
@@ -49,6 +50,7 @@ struct Command<'a> {
     threads: NonZeroUsize,
     servers: Vec<Server>,
     settings: &'a config::Config,
+    brought: Brought,
     as_json: bool,
 }
 
@@ -67,18 +69,18 @@ impl<'a> Command<'a> {
         // The pool that products are computed on; it is there already only where this is called twice.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
         let device = Device::choose(wish.device, Some(threads.get())).map_err(|error| failure(&Error::Device(error)))?;
+        let brought = Brought::of(&wish.data.sources, || Ok(settings.clone()))?;
         let folder = args.folder.clone().unwrap_or_else(|| settings.data_dir.join("finetune").join(job::file_name(&args.out)));
-        Ok(Self { wish, places: Places::of(base), folder, device, threads, servers, settings, as_json: args.operating.json })
+        Ok(Self { wish, places: Places::of(base), folder, device, threads, servers, settings, brought, as_json: args.operating.json })
     }
 
     /// Says what would be taken.
     fn plan(&self) -> Result<Exit, Failure> {
         let mut bytes = 0;
         for source in &self.wish.data.sources {
-            bytes += open(&source.path)
-                .and_then(|file| file.metadata().map_err(|error| unread(&source.path, &error)))
-                .map_err(|e| failure(&e))?
-                .len();
+            let name = source.name();
+            bytes +=
+                self.open(&name).and_then(|file| file.metadata().map_err(|error| unread(&name, &error))).map_err(|e| failure(&e))?.len();
         }
         let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
         let needs = job::needs(&self.wish, Some(&self.places), bytes, (threads, 0)).map_err(|error| failure(&error))?;
@@ -99,6 +101,10 @@ impl<'a> Command<'a> {
         let rows = values::rows(["DEVICE", "THREADS", "MEMORY", "DISK"], std::iter::once(row));
         terminal::print(&terminal::harmless(&terminal::table(&rows)))?;
         Ok(Exit::Ok)
+    }
+
+    fn open(&self, name: &str) -> Result<File, Error> {
+        self.brought.open(name).unwrap_or_else(|| File::open(name)).map_err(|error| unread(name, &error))
     }
 
     fn make(&self) -> Result<Exit, Failure> {
@@ -126,7 +132,7 @@ impl<'a> Command<'a> {
     fn train(&self, tuning: &Tuning<'_>, watching: &Watching) -> Result<Made, Error> {
         let base = tuning.base(&self.places)?;
         watching.say(&format!("{}, on {}", base.name, self.device.describe()));
-        let data = tuning.data(&base, &open)?;
+        let data = tuning.data(&base, &|name| self.open(name))?;
         watching.say(&rows(&data));
         let before = tuning.score("ask the base", &base.path, &base, &data)?;
         tuning.make_room(&base, &self.servers, self.settings.jobs.resources.unload_ollama)?;
@@ -198,10 +204,6 @@ fn alone(folder: &Path) -> Result<File, Failure> {
         }
         Err(TryLockError::Error(error)) => Err(error.into()),
     }
-}
-
-fn open(path: &str) -> Result<File, Error> {
-    File::open(path).map_err(|error| unread(path, &error))
 }
 
 fn unread(path: &str, error: &std::io::Error) -> Error {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::usage;
 use crate::cli::args::Finetune;
 use crate::cli::exit::Failure;
+use crate::jobs::dataset::{Collected, Source};
 use crate::jobs::finetune::job::Wish;
 
 /// What the options' file says, and over it what flags say, in the words of a job.
@@ -14,7 +15,13 @@ pub fn wish(args: &Finetune) -> Result<Wish, Failure> {
         None => json!({}),
     };
     set(&mut input, &["base"], Some(args.base.clone().into()));
-    let sources: Vec<Value> = args.data.iter().map(|path| json!({"path": path})).collect();
+    // Preferences are learnt from pairs.
+    let preferences = args.dpo.is_some() || args.orpo.is_some();
+    let source = |path: &String| match Collected::parse(path) {
+        Some(collected) => json!(Source::collected(Collected { preferences, ..collected })),
+        None => json!({"path": path}),
+    };
+    let sources: Vec<Value> = args.data.iter().map(source).collect();
     set(&mut input, &["data", "sources"], Some(sources.into()));
     for (path, value) in data(args).into_iter().chain(adapter(args)).chain(training(args)) {
         set(&mut input, path, value);
@@ -175,6 +182,14 @@ mod tests {
         assert_eq!((wish.training.sequence_tokens, wish.training.batch_tokens, wish.training.epochs), (64, 640, 2));
         assert_eq!(wish.checkpointing, Checkpointing::Off);
         assert_eq!(parsed(&["--dpo", "0.1"]).expect("right").training.batch_tokens, 4_096);
+    }
+
+    #[test]
+    fn what_was_collected_is_named_in_the_place_of_a_file() {
+        let collected = parsed(&["--data", "collected:gemma3"]).expect("right").data.sources.remove(1).collected.expect("collected");
+        assert_eq!((collected.model.as_deref(), collected.preferences), (Some("gemma3"), false));
+        let pairs = parsed(&["--data", "collected", "--dpo", "0.1"]).expect("right").data.sources.remove(1).collected.expect("collected");
+        assert!(pairs.preferences && pairs.model.is_none());
     }
 
     #[test]
