@@ -10,6 +10,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::jobs::Yard;
+#[cfg(feature = "embedded")]
+use crate::jobs::{a_child, kill};
 use crate::keys::{admin, guarded, make};
 use crate::process::{self, Process};
 use crate::support::{Listener, TestApp, eventually, fake, read_events};
@@ -560,20 +562,24 @@ async fn an_answer_that_is_read_again_is_not_collected_twice() {
     assert_eq!(collected(&app, None, "").await.len(), 1);
 }
 
+/// What a job began with it goes on with, also when its worker is killed and what was collected is forgotten meanwhile.
 #[cfg(feature = "embedded")]
 #[tokio::test]
-async fn a_model_is_trained_on_what_was_collected() {
+async fn a_job_keeps_to_what_it_began_with_and_learns_from_pairs() {
     let yard = taught().await;
-    let place = tempfile::tempdir().expect("a folder");
-    let base = crate::finetuning::tiny(place.path());
-    let base = base.to_str().expect("UTF-8");
+    let base = crate::finetuning::tiny(yard.data.path());
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
-        yard.put(&format!("tiny/{name}"), std::fs::read(Path::new(base).join(name)).expect("there"));
+        yard.put(&format!("tiny/{name}"), std::fs::read(base.join(name)).expect("there"));
     }
     let pairs = json!({"sources": [{"collected": {"preferences": true}}], "split": {"validation": 0.0, "test": 0.0}});
     let input = json!({"base": "files/tiny", "device": "cpu", "adapter": {"rank": 2}, "data": pairs,
         "training": {"method": {"dpo": {"beta": 0.1}}, "sequence_tokens": 128, "batch_tokens": 512, "max_steps": 2}});
     let id = yard.submit(json!({"kind": "finetune", "input": input})).await;
+    let child = a_child(&yard).await;
+    eventually("that it has read the base", async || yard.job(&id).await["steps_ended"].as_u64() >= Some(1)).await;
+    let (_, gone) = yard.ask(Method::DELETE, "/collection?all=true", None).await;
+    assert_eq!(gone["forgotten"], 20);
+    kill(child, "KILL");
     // Unoptimised, and beside others, it takes its time.
     let over = |job: &Value| ["succeeded", "failed", "cancelled"].iter().any(|end| job["state"] == *end);
     let begun = std::time::Instant::now();
@@ -584,11 +590,18 @@ async fn a_model_is_trained_on_what_was_collected() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
-    assert_eq!(job["state"], "succeeded", "{job}");
-    assert_eq!(job["result"]["steps"], 2, "{job}");
+    assert_eq!((&job["state"], &job["result"]["steps"]), (&json!("succeeded"), &json!(2)), "{job}");
     let rows = String::from_utf8(yard.artifact(&id, "train.jsonl").await).expect("text");
     assert_eq!(rows.matches("The right answer to").count(), 4);
+}
 
+#[cfg(feature = "embedded")]
+#[tokio::test]
+async fn a_command_trains_a_model_on_what_was_collected() {
+    let yard = taught().await;
+    let place = tempfile::tempdir().expect("a folder");
+    let base = crate::finetuning::tiny(place.path());
+    let base = base.to_str().expect("UTF-8");
     let usual =
         ["finetune", "--base", base, "--data", "collected", "--out", "taught", "--device", "cpu", "--rank", "2", "--max-steps", "2"];
     let small = ["--sequence-tokens", "128", "--batch-tokens", "256", "--no-library"];
