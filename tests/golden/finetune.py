@@ -11,7 +11,8 @@ same run is in 32 bits.
 `RUN.json` has the settings, the losses, the norms of the gradients before clipping, and ln p of the labels of the first step;
 `RUN.safetensors` has the parameters at the start and at the end, the gradients of the first step, and the logits of one sequence at the
 start, all under the names and in the order of Hugging Face. Of a model of many layers it has the gradients and the end of some.
-`batches.json` has the rows of all runs, `preferences.json` the losses of DPO and ORPO, `schedules.json` the learning rates of
+`batches.json` has the rows of all runs, `preferences.json` the losses of DPO and ORPO, `distill.json` a run that learns from the logits of
+another model, from where the run of its model starts, `schedules.json` the learning rates of
 `transformers.get_scheduler`.
 """
 
@@ -25,7 +26,7 @@ import torch
 import transformers
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
 sys.path.append(str(Path(__file__).parent))
 import lm_families  # noqa: E402
@@ -38,6 +39,7 @@ RANK, ALPHA = 4, 8
 OPTIMIZER = dict(betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
 LEARNING_RATE, LORA_PLUS_RATIO, CLIP = 1e-3, 4, 1.0
 BETA, LAMBDA = 0.1, 0.1
+TEACHER, SHARE, TEMPERATURE = "gemma2-softcaps", 0.4, 1.5
 # Models of more layers than this have the gradients and the ends of the first and of these in their files.
 FEW_LAYERS = 3
 # Of larger tensors the ends are left out.
@@ -277,6 +279,44 @@ def preferences(rows):
     write("preferences", result)
 
 
+def distilled(rows, exactly):
+    """Steps whose loss is (1 - a) CE + a T^2 KL(teacher || student), means over the labels (Hinton et al. 2015)."""
+    student, teacher = adapted(base_model(VARIANTS_OF)), base_model(TEACHER)
+    if exactly:
+        student, teacher = student.double(), teacher.double()
+    student, teacher = student.train(), teacher.eval().requires_grad_(False)
+    optimizer = optimizer_of(student, None)
+    result, steps = {}, []
+    with in_64_bits(exactly):
+        for index, step in enumerate(rows["steps"]):
+            batch = padded(step)
+            output = student(**batch, use_cache=False)
+            theirs = teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+            wanted = batch["labels"][:, 1:] != -100
+            ours, theirs = (logits[:, :-1][wanted] / TEMPERATURE for logits in (output.logits, theirs))
+            far = kl_div(log_softmax(ours, -1), log_softmax(theirs, -1), reduction="none", log_target=True).sum(-1)
+            loss = (1 - SHARE) * output.loss + SHARE * TEMPERATURE**2 * far.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            if index == 0:
+                result["divergences"] = numbers(far)
+                result["gradient_norms"] = {name: number(weight.grad.norm()) for name, weight in trainable(student)}
+            norm = torch.nn.utils.clip_grad_norm_([weight for _, weight in trainable(student)], CLIP)
+            optimizer.step()
+            steps.append(dict(loss=number(loss), gradient_norm=number(norm)))
+    return dict(result, steps=steps)
+
+
+def distill(rows):
+    result, rounded = distilled(rows, True), distilled(rows, False)
+    rounded = {key: float(f"{value:.2g}") for key, value in differences(rounded, {}, result, {}).items() if key in ("loss", "gradient_norm")}
+    settings = dict(model=VARIANTS_OF, teacher=TEACHER, method="lora", rank=RANK, alpha=ALPHA, share=SHARE, temperature=TEMPERATURE)
+    settings |= dict(learning_rate=LEARNING_RATE, **OPTIMIZER, clip=CLIP)
+    write("distill", dict(**versions(), settings=settings, single_precision=rounded, **result))
+    losses = [step["loss"] for step in result["steps"]]
+    print(f"distill: loss {losses[0]:.4f} to {losses[-1]:.4f}; in 32 bits {rounded}")
+
+
 def schedules():
     rows = []
     for name in ("constant", "constant_with_warmup", "linear", "cosine"):
@@ -307,7 +347,7 @@ def main():
     write("batches", rows)
     runs = {name: lambda name=name: run(name, rows) for name in FAMILIES}
     runs |= {f"{VARIANTS_OF}-{variant}": lambda v=variant, o=options: run(VARIANTS_OF, rows, v, o) for variant, options in VARIANTS}
-    runs |= dict(preferences=lambda: preferences(rows), schedules=schedules)
+    runs |= dict(preferences=lambda: preferences(rows), distill=lambda: distill(rows), schedules=schedules)
     for title in sys.argv[1:] or runs:
         runs[title]()
 

@@ -9,10 +9,11 @@ use std::sync::{Mutex, PoisonError};
 use std::{fmt, io};
 
 use arriero::domain::clock::Clock;
+use arriero::gguf::Header;
 use arriero::jobs::finetune::batch::{Batch, Label, Row, Rows};
 use arriero::jobs::finetune::engine::{self, Engine, Lora, Settings};
 use arriero::jobs::finetune::learner::{Learner, Tensors};
-use arriero::jobs::finetune::options::{Keep, Method, Options, Shape, Warmup};
+use arriero::jobs::finetune::options::{Distill, Keep, Method, Options, Shape, Warmup};
 use arriero::jobs::finetune::trainer::{Observer, Record, Step, Training, train};
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -226,6 +227,11 @@ fn all_steps(golden: &Golden, steps: &[Step], parameters: &Tensors, figures: &mu
 
 /// The engine on the model of a run, with what the script trained.
 fn load(golden: &Golden) -> Engine {
+    let settings = settings(golden);
+    Engine::load(&golden.path, &golden.header, Device::Cpu, &settings).unwrap_or_else(|error| panic!("{}: {error}", golden.path.display()))
+}
+
+fn settings(golden: &Golden) -> Settings {
     let method = if golden.setting("method") == "full" {
         engine::Method::Full(Vec::new())
     } else {
@@ -237,8 +243,7 @@ fn load(golden: &Golden) -> Engine {
             ..Lora::default()
         })
     };
-    let settings = Settings { method, ..Settings::default() };
-    Engine::load(&golden.path, &golden.header, Device::Cpu, &settings).unwrap_or_else(|error| panic!("{}: {error}", golden.path.display()))
+    Settings { method, ..Settings::default() }
 }
 
 /// How far the engine is from a run. The settings that the script trained with are the file's.
@@ -312,6 +317,46 @@ fn so_does_every_kind_of_adapter() {
 #[test]
 fn all_of_a_model_learns_as_with_pytorch() {
     expect_within_gates(&["llama3-scaling-tied-full"]);
+}
+
+/// The adapter starts as in the run of its model.
+#[test]
+fn the_opinions_of_a_teacher_are_learnt_as_with_pytorch() {
+    let expected = json("distill");
+    let options_of = &expected["settings"];
+    let golden = Golden::load(options_of["model"].as_str().expect("a name"));
+    let teacher = golden::folder().join(format!("lm_{}.gguf", options_of["teacher"].as_str().expect("a name")));
+    let header = Header::read_file(&teacher).expect("a header");
+    let engine = Engine::load_taught((&golden.path, &golden.header), (&teacher, &header), Device::Cpu, &settings(&golden)).expect("loaded");
+    let (parameters, batches) = (golden.tensors("start"), json("batches"));
+    let how = Distill { alpha: number(&options_of["share"]), temperature: number(&options_of["temperature"]) };
+
+    let (batch, mut gradients) = (batch_of_means(&rows_of(&batches["steps"][0])), Tensors::new());
+    let found = engine.distill(&parameters, &batch, how, None, &mut gradients).expect("gradients");
+    let far = list(&expected["divergences"]).iter().zip(&found.divergences).map(|(theirs, ours)| (number(theirs) - f64::from(*ours)).abs());
+    let norms = expected["gradient_norms"].as_object().expect("norms").iter();
+    let figures = [
+        ("divergence", most(far), 5e-6),
+        (
+            "gradient's norm",
+            most(norms.map(|(name, theirs)| (norm(&gradients[&name_of(name)]) / number(theirs) - 1.0).abs())),
+            GATES.gradient_norm,
+        ),
+    ];
+    let rows = InTurn::new(list(&batches["steps"]).iter().flat_map(rows_of));
+    let (made, _) = trained(&engine, &options(options_of, Method::Distill(how), 2), &rows, &parameters);
+    let steps = list(&expected["steps"]);
+    assert_eq!(steps.len(), made.len());
+    let pairs = || steps.iter().zip(&made);
+    let loss = most(pairs().map(|(theirs, ours)| (number(&theirs["loss"]) - ours.loss).abs()));
+    let whole = most(pairs().map(|(theirs, ours)| (ours.gradient_norm / number(&theirs["gradient_norm"]) - 1.0).abs()));
+    // As in `Figures::gates`.
+    let or = |gate: f64, figure: &str| gate.max(2.0 * number(&expected["single_precision"][figure]));
+    let of_steps = [("loss", loss, or(GATES.loss, "loss")), ("norm", whole, or(GATES.norm, "gradient_norm"))];
+    for (what, found, gate) in figures.into_iter().chain(of_steps) {
+        println!("{what} {found:.1e}");
+        assert!(found <= gate, "{what}: {found:.1e} of {gate:.1e}");
+    }
 }
 
 #[test]

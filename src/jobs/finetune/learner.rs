@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use super::batch::Batch;
+use super::options::Distill;
 
 /// Named tensors of single precision on the learner's device, in the order of their names.
 ///
@@ -23,6 +24,15 @@ pub struct Pass {
     pub micro_batch: u64,
 }
 
+/// What a learner and its teacher say of labels, in their order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distilled {
+    /// The learner's ln p of every label.
+    pub log_probs: Vec<f32>,
+    /// How far it is from its teacher there: KL(teacher ‖ learner) of all tokens, both softened by the temperature.
+    pub divergences: Vec<f32>,
+}
+
 /// A model that can be trained.
 pub trait Learner {
     /// ln p of every label, in their order; nothing is dropped. Parameters that are not named are not there: with none, it is the base model
@@ -39,4 +49,21 @@ pub trait Learner {
     /// As [`Learner::log_probs`].
     fn accumulate(&self, parameters: &Tensors, batch: &Batch, pass: Option<Pass>, gradients: &mut Tensors)
     -> candle_core::Result<Vec<f32>>;
+
+    /// Adds the gradient of Σ weight · ((1 − α) · −ln p + α · T² · KL(teacher ‖ learner)) to `gradients`, as [`Learner::accumulate`] does.
+    /// The teacher is frozen, and nothing of it is dropped.
+    ///
+    /// # Errors
+    /// As [`Learner::log_probs`], and that there is no teacher.
+    fn distill(
+        &self,
+        parameters: &Tensors,
+        batch: &Batch,
+        how: Distill,
+        pass: Option<Pass>,
+        gradients: &mut Tensors,
+    ) -> candle_core::Result<Distilled> {
+        let _ = (parameters, batch, how, pass, gradients);
+        candle_core::bail!("this learner has no teacher")
+    }
 }

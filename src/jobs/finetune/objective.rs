@@ -1,4 +1,4 @@
-//! What is made small: the losses of supervised fine-tuning, DPO and ORPO, as weights of labels.
+//! What is made small: the losses of supervised fine-tuning, distillation, DPO and ORPO, as weights of labels.
 //!
 //! A learner knows Σ weight · −ln p and its gradient. For supervised tuning the weights are known beforehand. For preferences they are the
 //! derivative of the loss by each log-probability, which is asked for first: exact, as long as nothing is dropped between the two passes
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{Batch, Label};
 use super::error::{Error, Result};
-use super::learner::{Learner, Pass, Tensors};
-use super::options::Method;
+use super::learner::{Distilled, Learner, Pass, Tensors};
+use super::options::{Distill, Method};
 
 /// ORPO's odds are without bound where a row is certain; so near to that they are taken as they are here.
 const CERTAIN: f64 = -1e-12;
@@ -110,12 +110,16 @@ pub(super) fn learn(
     }
     let mut weighted = batch.clone();
     scale(&mut weighted, 1.0 / whole);
+    if let Method::Distill(how) = method {
+        let found = learner.distill(parameters, &weighted, how, Some(pass), gradients);
+        return found.and_then(|found| taught(batch, how, found)).map_err(failed);
+    }
     let log_probs =
         learner.accumulate(parameters, &weighted, Some(pass), gradients).and_then(|found| of_each(batch, found)).map_err(failed)?;
     Ok(foretold(batch, &log_probs))
 }
 
-/// The same of rows from which nothing is learnt.
+/// The same of rows from which nothing is learnt. Of distillation it is the rows' own loss, so that runs with and without a teacher compare.
 pub(super) fn evaluate(method: Method, (learner, parameters): (&dyn Learner, &Tensors), batch: &Batch) -> Result<Sums> {
     if method.pairs() {
         return Ok(judge(method, learner, parameters, batch)?.0);
@@ -133,7 +137,7 @@ fn of_each(batch: &Batch, log_probs: Vec<f32>) -> candle_core::Result<Vec<f32>> 
     if log_probs.len() == batch.labels.len() {
         return Ok(log_probs);
     }
-    Err(candle_core::Error::Msg(format!("there are {} labels and {} log-probabilities of them", batch.labels.len(), log_probs.len())))
+    Err(candle_core::Error::Msg(format!("there are {} labels and {} numbers of them", batch.labels.len(), log_probs.len())))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "weights are of single precision")]
@@ -149,6 +153,16 @@ fn foretold(batch: &Batch, log_probs: &[f32]) -> Sums {
         sums.negative_log_likelihood -= f64::from(*log_prob);
     }
     sums
+}
+
+/// [`foretold`], with what the teacher has to say in the loss.
+fn taught(batch: &Batch, how: Distill, found: Distilled) -> candle_core::Result<Sums> {
+    let divergences = of_each(batch, found.divergences)?;
+    let mut sums = foretold(batch, &of_each(batch, found.log_probs)?);
+    let softened = how.alpha * how.temperature * how.temperature;
+    let far = batch.labels.iter().zip(&divergences).map(|(label, far)| f64::from(label.weight) * f64::from(*far)).sum::<f64>();
+    sums.loss = (1.0 - how.alpha) * sums.loss + softened * far;
+    Ok(sums)
 }
 
 /// What a row of a pair came to.
@@ -184,7 +198,7 @@ fn judge(method: Method, learner: &dyn Learner, parameters: &Tensors, batch: &Ba
         let judged = match method {
             Method::Orpo { lambda } => orpo(lambda, [policy[0], policy[1]]),
             Method::Dpo { beta } => dpo(beta, [policy[0], policy[1]], [base[0], base[1]]),
-            Method::Sft => continue,
+            Method::Sft | Method::Distill(_) => continue,
         };
         count(&mut sums, &judged, &policy[0]);
         for slope in judged.slopes {
@@ -334,6 +348,18 @@ mod tests {
         let judged = dpo(0.3, sides, sides);
         assert!((judged.loss - std::f64::consts::LN_2).abs() < 1e-15);
         assert_eq!((judged.rewards, judged.slopes), ([0.0, 0.0], [-0.15, 0.15]));
+    }
+
+    #[test]
+    fn a_teacher_counts_by_alpha_and_the_square_of_the_temperature() {
+        let mut batch = Batch::default();
+        batch.push(&crate::jobs::finetune::batch::Row { tokens: vec![1, 2, 3], weights: vec![1.0, 1.0, 0.5] });
+        let how = Distill { alpha: 0.25, temperature: 2.0 };
+        let found = Distilled { log_probs: vec![-1.0, -2.0], divergences: vec![0.5, 4.0] };
+        let sums = taught(&batch, how, found.clone()).expect("as many as labels");
+        assert_eq!((sums.loss, sums.weight, sums.negative_log_likelihood), (0.75 * 2.0 + 2.5, 1.5, 3.0));
+        let fewer = Distilled { divergences: vec![0.5], ..found };
+        assert!(taught(&batch, how, fewer).expect_err("too few").to_string().contains("2 labels and 1 numbers"));
     }
 
     #[test]

@@ -64,13 +64,31 @@ pub enum Method {
     Dpo { beta: f64 },
     /// Both at once, without a look at the base model.
     Orpo { lambda: f64 },
+    /// To foretell their tokens, and to find all others as likely as a teacher does.
+    Distill(Distill),
+}
+
+/// Knowledge distillation (Hinton, Vinyals and Dean 2015, arXiv:1503.02531): (1 − α) · −ln p + α · T² · KL(teacher ‖ learner).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Distill {
+    /// α: how much the teacher counts; at 1 the rows' own tokens count for nothing.
+    pub alpha: f64,
+    /// T: what logits are divided by before both are compared, so that unlikely tokens count, too.
+    pub temperature: f64,
+}
+
+impl Default for Distill {
+    fn default() -> Self {
+        Self { alpha: 0.5, temperature: 2.0 }
+    }
 }
 
 impl Method {
     /// Whether rows belong together by twos.
     #[must_use]
     pub fn pairs(self) -> bool {
-        self != Self::Sft
+        matches!(self, Self::Dpo { .. } | Self::Orpo { .. })
     }
 }
 
@@ -172,11 +190,13 @@ impl Options {
         let share = |number: f64| (0.0..1.0).contains(&number);
         let positive = |number: f64| number.is_finite() && number > 0.0;
         let ratio = if let Warmup::Ratio(ratio) = self.warmup { ratio } else { 0.0 };
-        let (beta, lambda) = match self.method {
-            Method::Sft => (1.0, 1.0),
-            Method::Dpo { beta } => (beta, 1.0),
-            Method::Orpo { lambda } => (1.0, lambda),
-        };
+        let (mut beta, mut lambda, mut distill) = (1.0, 1.0, Distill::default());
+        match self.method {
+            Method::Sft => {}
+            Method::Dpo { beta: given } => beta = given,
+            Method::Orpo { lambda: given } => lambda = given,
+            Method::Distill(given) => distill = given,
+        }
         [
             ("learning_rate", "above 0", positive(self.learning_rate)),
             ("lora_plus_ratio", "above 0", positive(self.lora_plus_ratio)),
@@ -188,6 +208,8 @@ impl Options {
             ("min_delta", "0 or above", self.min_delta == 0.0 || positive(self.min_delta)),
             ("method.dpo.beta", "above 0", positive(beta)),
             ("method.orpo.lambda", "above 0", positive(lambda)),
+            ("method.distill.alpha", "above 0 and at most 1", positive(distill.alpha) && distill.alpha <= 1.0),
+            ("method.distill.temperature", "from 0.05 to 100", (0.05..=100.0).contains(&distill.temperature)),
         ]
         .into_iter()
         .filter(|(_, _, fine)| !fine)
@@ -239,6 +261,9 @@ mod tests {
             serde_json::from_value(json!({"method": {"dpo": {"beta": 0.1}}, "schedule": "constant_with_warmup"})).expect("valid");
         assert_eq!((dpo.method, dpo.schedule), (Method::Dpo { beta: 0.1 }, Shape::ConstantWithWarmup));
         assert!(serde_json::from_value::<Options>(json!({"method": {"dpo": {"beta": 0.1, "gamma": 1}}})).is_err());
+        let distill: Options = serde_json::from_value(json!({"method": {"distill": {"alpha": 0.25}}})).expect("valid");
+        assert_eq!(distill.method, Method::Distill(Distill { alpha: 0.25, temperature: 2.0 }));
+        assert!(!distill.method.pairs() && serde_json::from_value::<Options>(json!({"method": {"distill": {"beta": 1}}})).is_err());
     }
 
     #[test]
@@ -260,6 +285,21 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(key)), "{key}: {problems:?}");
         }
         assert_eq!(problems.len(), 9, "{problems:?}");
+    }
+
+    #[test]
+    fn a_teacher_counts_for_something_and_softens_by_a_number() {
+        let problems = |alpha, temperature| {
+            let options = Options { method: Method::Distill(Distill { alpha, temperature }), ..Options::default() };
+            options.validate().err().unwrap_or_default().join("; ")
+        };
+        assert_eq!(problems(1.0, 1.0), "");
+        for alpha in [0.0, -0.5, 1.01, f64::NAN, f64::INFINITY] {
+            assert!(problems(alpha, 2.0).contains("`method.distill.alpha` must be above 0 and at most 1"), "{alpha}");
+        }
+        for temperature in [0.0, -1.0, 1e9, f64::NAN] {
+            assert!(problems(0.5, temperature).contains("`method.distill.temperature`"), "{temperature}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! The head and the cross-entropy behind it, for some tokens at a time, so that logits are never whole.
+//! The head and the cross-entropy behind it, for some tokens at a time, so that logits are never whole; a teacher's neither.
 
 use candle_core::{D, DType, Result, Tensor};
 use rayon::prelude::*;
 
 use super::compute::Compute;
+use super::distill;
 use super::gradients::Gradients;
 use super::linear::{self, Linear, Part};
 use super::slices::edit;
 use super::vector;
 use crate::jobs::finetune::batch::Label;
-use crate::jobs::finetune::learner::{Pass, Tensors};
+use crate::jobs::finetune::learner::{Distilled, Pass, Tensors};
+use crate::jobs::finetune::options::Distill;
 
 /// The last matrix, and what its products go through.
 #[derive(Debug)]
@@ -19,6 +21,16 @@ pub struct Head {
     pub softcap: Option<f32>,
     /// Labels whose logits are made together.
     pub chunk: usize,
+}
+
+/// What a teacher has to say of the same labels.
+#[derive(Debug)]
+pub struct Lesson<'a> {
+    pub compute: &'a Compute,
+    pub head: &'a Head,
+    /// A row for each label.
+    pub hidden: Tensor,
+    pub how: Distill,
 }
 
 /// ln p of every label from its row of `hidden`.
@@ -32,27 +44,44 @@ pub fn log_probs(compute: &Compute, head: &Head, parameters: &Tensors, hidden: &
     Ok(all)
 }
 
-/// As [`log_probs`], and the gradient of Σ weight · −ln p in every row of `hidden`.
+/// As [`log_probs`], and the gradient of Σ weight · −ln p in every row of `hidden`; with a lesson, that of [`Distill`]'s loss.
 pub fn backward(
     compute: &Compute,
     head: &Head,
     parameters: &Tensors,
-    (hidden, labels): (&Tensor, &[Label]),
+    (hidden, labels, lesson): (&Tensor, &[Label], Option<&Lesson<'_>>),
     pass: Option<Pass>,
     gradients: &mut Gradients<'_>,
-) -> Result<(Vec<f32>, Tensor)> {
-    let (mut all, mut d_hidden) = (Vec::with_capacity(labels.len()), Vec::new());
+) -> Result<(Distilled, Tensor)> {
+    let (mut all, mut d_hidden) = (Distilled::default(), Vec::new());
     for (index, labels) in labels.chunks(head.chunk).enumerate() {
         let rows = hidden.narrow(0, index * head.chunk, labels.len())?;
         // Of the first chunk, as dropout goes by the place in what it is given.
         let pass = pass.map(|pass| Pass { micro_batch: pass.micro_batch + ((index as u64) << 32), ..pass });
         let (logits, saved) = linear::forward(compute, &head.linear, parameters, &rows, pass)?;
-        let (log_probs, d_logits) = cross_entropy(compute, head, logits, labels, true)?;
+        let (log_probs, d_logits) = match lesson {
+            None => cross_entropy(compute, head, logits, labels, true)?,
+            Some(lesson) => {
+                let theirs = lesson.logits(index * head.chunk, labels.len())?;
+                let caps = [head.softcap, lesson.head.softcap];
+                let (found, d_logits) = distill::backward(compute, [logits, theirs], labels, caps, lesson.how)?;
+                all.divergences.extend(found.divergences);
+                (found.log_probs, d_logits)
+            }
+        };
         let part = Part { linear: &head.linear, saved: &saved, x: &rows, dy: &d_logits };
         d_hidden.push(linear::backward(compute, &[part], parameters, pass, gradients)?);
-        all.extend(log_probs);
+        all.log_probs.extend(log_probs);
     }
     Ok((all, Tensor::cat(&d_hidden, 0)?))
+}
+
+impl Lesson<'_> {
+    /// Of some labels. They are the caller's alone.
+    fn logits(&self, first: usize, count: usize) -> Result<Tensor> {
+        let rows = self.hidden.narrow(0, first, count)?;
+        Ok(linear::forward(self.compute, &self.head.linear, &Tensors::new(), &rows, None)?.0)
+    }
 }
 
 /// ln p of labels; the logits become their gradient if `back`. They have to be the caller's alone.

@@ -38,6 +38,18 @@ struct PerToken {
     attention_back: usize,
 }
 
+/// What a teacher adds, in numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taught {
+    weights_bytes: u64,
+    /// Before the learner reads.
+    reading: usize,
+    /// While it does.
+    kept: usize,
+    /// Beside the learner's own logits.
+    head: usize,
+}
+
 impl Engine {
     /// What a pass over so many tokens takes at its peak, of which the longest row has so many. The optimiser's state is not in it.
     #[must_use]
@@ -54,13 +66,30 @@ impl Engine {
         let width = self.config.embedding_length;
         // The last layer's output, its gradient, and rows of the head: before and behind the norm, and their gradients.
         let head = self.head.chunk.min(tokens) * self.config.vocab_size + tokens * 5 * width;
-        let activations = tokens * kept + head.max(tokens * layer) + self.scratch(longest_row);
+        let taught = self.taught(tokens, longest_row);
+        let activations = tokens * kept + (head + taught.head).max(tokens * layer) + taught.kept + self.scratch(longest_row);
+        let activations = activations.max(taught.reading);
         Memory {
-            weights_bytes: self.weights_bytes,
+            weights_bytes: self.weights_bytes + taught.weights_bytes,
             parameters_bytes: bytes(parameters),
             gradients_bytes: bytes(parameters),
             activations_bytes: bytes(activations) * self.compute.dtype.size_in_bytes() as u64 / DType::F32.size_in_bytes() as u64,
         }
+    }
+
+    fn taught(&self, tokens: usize, longest_row: usize) -> Taught {
+        let Some(teacher) = &self.teacher else { return Taught::default() };
+        let [reading, kept] = teacher.numbers(tokens, longest_row);
+        // Softened logits of both, and those within their caps, of the label that a thread is at.
+        let threads = rayon::current_num_threads() * 3 * self.config.vocab_size;
+        let head = self.head.chunk.min(tokens) * teacher.vocabulary() + threads;
+        Taught { weights_bytes: teacher.weights_bytes(), reading, kept, head }
+    }
+
+    /// Numbers that are there at most while a batch is only read.
+    pub(super) fn reading(&self, tokens: usize, longest_row: usize) -> usize {
+        let layer = self.blocks.iter().map(|block| self.per_token(block)).map(|per| per.attention_tape.max(per.feed_tape)).max();
+        tokens * (2 * self.config.embedding_length + layer.unwrap_or_default()) + self.scratch(longest_row)
     }
 
     fn parameter_count(&self) -> usize {

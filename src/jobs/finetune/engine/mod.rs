@@ -15,6 +15,7 @@ mod compute;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod distill;
 mod dropout;
 mod embedding;
 mod error;
@@ -32,6 +33,7 @@ mod products;
 mod rope;
 pub mod settings;
 mod slices;
+mod teacher;
 #[cfg(test)]
 mod tests;
 mod trainable;
@@ -47,15 +49,17 @@ use crate::lm::rope::Ropes;
 use crate::lm::weights::Source;
 
 use super::batch::Batch;
-use super::learner::{Learner, Pass, Tensors};
+use super::learner::{Distilled, Learner, Pass, Tensors};
+use super::options::Distill;
 use block::{Block, Step, Tape};
 use compute::Compute;
 use embedding::Embedding;
 use linear::Linear;
 use loading::Loader;
-use loss::Head;
+use loss::{Head, Lesson};
 use norm::Norm;
 use rope::Turns;
+use teacher::Teacher;
 use trainable::Weight;
 
 pub use device::AdamW;
@@ -78,6 +82,7 @@ pub struct Engine {
     ropes: Ropes,
     trainable: Vec<Trainable>,
     weights_bytes: u64,
+    teacher: Option<Teacher>,
     #[cfg(feature = "cuda")]
     offload: Option<offload::Offload>,
 }
@@ -103,6 +108,23 @@ impl Engine {
         Self::load_with(&Source::open(path, header)?, header, settings, compute)
     }
 
+    /// As [`Engine::load`], with a teacher for [`Learner::distill`]. Kernels know no teachers: on a GPU it is done by candle's operations.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], and a teacher of another vocabulary.
+    pub fn load_taught((path, header): (&Path, &Header), teacher: (&Path, &Header), device: Device, settings: &Settings) -> Result<Self> {
+        let fused = device.is_cpu();
+        let compute = Compute { dtype: activations(fused, settings), fused, device };
+        let teacher = Teacher::load(&Source::open(teacher.0, teacher.1)?, teacher.1, settings, compute.clone())?;
+        Self::load_with(&Source::open(path, header)?, header, settings, compute)?.taught_by(teacher)
+    }
+
+    fn taught_by(mut self, teacher: Teacher) -> Result<Self> {
+        teacher.expect_vocabulary(self.config.vocab_size)?;
+        self.teacher = Some(teacher);
+        Ok(self)
+    }
+
     /// Frozen weights stay mapped for what is read of them seldom; the GPU gets its own.
     #[cfg(feature = "cuda")]
     fn offloaded(source: &Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {
@@ -115,11 +137,19 @@ impl Engine {
     /// What passes over so many tokens would take on the CPU, of which the longest row has so many, without reading the weights.
     ///
     /// # Errors
-    /// As [`Engine::load`].
-    pub fn survey(path: &Path, header: &Header, settings: &Settings, tokens: usize, longest_row: usize) -> Result<Memory> {
+    /// As [`Engine::load_taught`].
+    pub fn survey(
+        (path, header): (&Path, &Header),
+        teacher: Option<(&Path, &Header)>,
+        settings: &Settings,
+        [tokens, longest_row]: [usize; 2],
+    ) -> Result<Memory> {
         let settings = Settings { precision: Precision::Single, ..settings.clone() };
-        let compute = Compute::cpu();
-        let engine = Self::load_with(&Source::open_unread(path, header)?, header, &settings, compute)?;
+        let mut engine = Self::load_with(&Source::open_unread(path, header)?, header, &settings, Compute::cpu())?;
+        if let Some((path, header)) = teacher {
+            let teacher = Teacher::load(&Source::open_unread(path, header)?, header, &settings, Compute::cpu())?;
+            engine = engine.taught_by(teacher)?;
+        }
         Ok(engine.predicted(tokens, longest_row))
     }
 
@@ -140,6 +170,7 @@ impl Engine {
             settings: settings.clone(),
             config,
             compute,
+            teacher: None,
             #[cfg(feature = "cuda")]
             offload: None,
         };
@@ -259,62 +290,43 @@ impl Engine {
         parameters.keys().filter_map(layer).min().unwrap_or(self.blocks.len())
     }
 
-    /// Through the head and back, to the gradient of the last layer's output.
-    fn foretell(
-        &self,
-        step: &Step<'_>,
-        batch: &Batch,
-        x: &Tensor,
-        gradients: &mut Gradients<'_>,
-    ) -> candle_core::Result<(Vec<f32>, Tensor)> {
-        let places = self.places(batch)?;
-        let rows = x.index_select(&places, 0)?;
-        let hidden = norm::forward(&self.compute, &self.norm, step.parameters, &rows)?;
-        let (log_probs, d_hidden) =
-            loss::backward(&self.compute, &self.head, step.parameters, (&hidden, &batch.labels), step.pass, gradients)?;
-        let d_rows = norm::backward(&self.compute, &self.norm, step.parameters, &rows, &d_hidden, None, gradients)?;
-        Ok((log_probs, x.zeros_like()?.index_add(&places, &d_rows, 0)?))
-    }
-}
-
-impl Learner for Engine {
-    fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
-        #[cfg(feature = "cuda")]
-        if let Some(offload) = &self.offload {
-            self.check(parameters, batch)?;
-            return offload.log_probs(self, parameters, batch);
-        }
+    /// Behind the last norm, the rows that labels are foretold from.
+    fn hidden(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Tensor> {
         let step = self.step(parameters, batch, None)?;
-        if batch.labels.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
         for block in &self.blocks {
             x = block::output(&step, block, &x)?;
         }
         let rows = x.index_select(&self.places(batch)?, 0)?;
-        let hidden = norm::forward(&self.compute, &self.norm, parameters, &rows)?;
-        loss::log_probs(&self.compute, &self.head, parameters, &hidden, &batch.labels)
+        norm::forward(&self.compute, &self.norm, parameters, &rows)
     }
 
-    fn accumulate(
+    /// Through the head and back, to the gradient of the last layer's output.
+    fn foretell(
+        &self,
+        step: &Step<'_>,
+        (batch, lesson): (&Batch, Option<&Lesson<'_>>),
+        x: &Tensor,
+        gradients: &mut Gradients<'_>,
+    ) -> candle_core::Result<(Distilled, Tensor)> {
+        let places = self.places(batch)?;
+        let rows = x.index_select(&places, 0)?;
+        let hidden = norm::forward(&self.compute, &self.norm, step.parameters, &rows)?;
+        let (found, d_hidden) =
+            loss::backward(&self.compute, &self.head, step.parameters, (&hidden, &batch.labels, lesson), step.pass, gradients)?;
+        let d_rows = norm::backward(&self.compute, &self.norm, step.parameters, &rows, &d_hidden, None, gradients)?;
+        Ok((found, x.zeros_like()?.index_add(&places, &d_rows, 0)?))
+    }
+
+    /// There and back, by the operations that know everything. Of the teacher, where there is a lesson, only its head is still to be asked.
+    fn learn(
         &self,
         parameters: &Tensors,
-        batch: &Batch,
+        (batch, lesson): (&Batch, Option<&Lesson<'_>>),
         pass: Option<Pass>,
-        gradients: &mut Tensors,
-    ) -> candle_core::Result<Vec<f32>> {
-        #[cfg(feature = "cuda")]
-        if let Some(offload) = &self.offload {
-            self.check(parameters, batch)?;
-            let gradients = Gradients::new(gradients, parameters)?;
-            return offload.accumulate(self, parameters, batch, gradients.all());
-        }
+        mut gradients: Gradients<'_>,
+    ) -> candle_core::Result<Distilled> {
         let step = self.step(parameters, batch, pass)?;
-        let mut gradients = Gradients::new(gradients, parameters)?;
-        if batch.labels.is_empty() {
-            return Ok(Vec::new());
-        }
         let lowest = self.lowest(parameters);
         let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
         let mut kept = Vec::with_capacity(self.blocks.len());
@@ -331,7 +343,7 @@ impl Learner for Engine {
                 output
             };
         }
-        let (log_probs, mut dx) = self.foretell(&step, batch, &x, &mut gradients)?;
+        let (found, mut dx) = self.foretell(&step, (batch, lesson), &x, &mut gradients)?;
         drop(x);
         for block in self.blocks[lowest..].iter().rev() {
             dx = match kept.pop() {
@@ -341,7 +353,60 @@ impl Learner for Engine {
             };
         }
         embedding::backward(&self.compute, &self.embedding, parameters, &batch.tokens, &dx, &mut gradients)?;
-        Ok(log_probs)
+        Ok(found)
+    }
+}
+
+impl Learner for Engine {
+    fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+        #[cfg(feature = "cuda")]
+        if let Some(offload) = &self.offload {
+            self.check(parameters, batch)?;
+            return offload.log_probs(self, parameters, batch);
+        }
+        self.check(parameters, batch)?;
+        if batch.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        loss::log_probs(&self.compute, &self.head, parameters, &self.hidden(parameters, batch)?, &batch.labels)
+    }
+
+    fn accumulate(
+        &self,
+        parameters: &Tensors,
+        batch: &Batch,
+        pass: Option<Pass>,
+        gradients: &mut Tensors,
+    ) -> candle_core::Result<Vec<f32>> {
+        self.check(parameters, batch)?;
+        let gradients = Gradients::new(gradients, parameters)?;
+        #[cfg(feature = "cuda")]
+        if let Some(offload) = &self.offload {
+            return offload.accumulate(self, parameters, batch, gradients.all());
+        }
+        if batch.labels.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.learn(parameters, (batch, None), pass, gradients)?.log_probs)
+    }
+
+    fn distill(
+        &self,
+        parameters: &Tensors,
+        batch: &Batch,
+        how: Distill,
+        pass: Option<Pass>,
+        gradients: &mut Tensors,
+    ) -> candle_core::Result<Distilled> {
+        let Some(teacher) = &self.teacher else { bail!("the model was loaded without a teacher") };
+        self.check(parameters, batch)?;
+        let gradients = Gradients::new(gradients, parameters)?;
+        if batch.labels.is_empty() {
+            return Ok(Distilled::default());
+        }
+        // Before the model itself is read, so that what either takes for a layer is not there at the same time.
+        let lesson = teacher.lesson(batch, how)?;
+        self.learn(parameters, (batch, Some(&lesson)), pass, gradients)
     }
 }
 

@@ -112,6 +112,27 @@ vectorized! {
         lanes(x.len(), 0.0, |sum, i| sum + x[i], plus)
     }
 
+    /// `(x − less) · factor`.
+    pub fn shift(x: &mut [f32], less: f32, factor: f32) {
+        for x in x {
+            *x = (*x - less) * factor;
+        }
+    }
+
+    /// Σ weight · (a − b).
+    pub fn weighed_difference(weight: &[f32], a: &[f32], b: &[f32]) -> f32 {
+        let count = weight.len().min(a.len()).min(b.len());
+        let (weight, a, b) = (&weight[..count], &a[..count], &b[..count]);
+        lanes(count, 0.0, |sum, i| sum + weight[i] * (a[i] - b[i]), plus)
+    }
+
+    /// `sum = factors[0] · sum + factors[1] · x − factors[2] · y`.
+    pub fn blend(sum: &mut [f32], x: &[f32], y: &[f32], factors: [f32; 3]) {
+        for ((sum, x), y) in sum.iter_mut().zip(x).zip(y) {
+            *sum = factors[0] * *sum + factors[1] * x - factors[2] * y;
+        }
+    }
+
     pub fn scale(x: &mut [f32], factor: f32) {
         for x in x {
             *x *= factor;

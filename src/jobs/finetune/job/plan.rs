@@ -53,7 +53,7 @@ pub fn device(wanted: Choice, gpus: u32) -> Choice {
 /// A model that cannot be trained so.
 pub fn memory_bytes(wish: &Wish, path: &Path) -> Result<u64, Error> {
     let (training, header) = (&wish.training, header(path)?);
-    let memory = Engine::survey(path, &header, &settings_for(wish, false), training.batch_tokens, training.sequence_tokens)?;
+    let memory = Engine::survey((path, &header), None, &settings_for(wish, false), [training.batch_tokens, training.sequence_tokens])?;
     let moments = if training.eight_bit { memory.parameters_bytes / 2 } else { 2 * memory.parameters_bytes };
     Ok(memory.total_bytes() - memory.weights_bytes + moments)
 }

@@ -8,6 +8,7 @@ use crate::gguf::writer::Writer;
 use crate::gguf::{Header, TensorKind, quants};
 use crate::jobs::finetune::batch::{Batch, Row};
 use crate::jobs::finetune::engine::compute::Compute;
+use crate::jobs::finetune::engine::teacher::Teacher;
 use crate::jobs::finetune::engine::{Engine, Settings, activations};
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::finetune::rng::{Philox, Purpose};
@@ -169,10 +170,31 @@ impl Place {
 
     /// As on an accelerator.
     pub fn composed(&self, settings: &Settings) -> Engine {
-        let compute = Compute { device: Device::Cpu, fused: false, dtype: activations(false, settings) };
-        let header = Header::read_file(&self.path).unwrap();
-        Engine::load_with(&Source::open(&self.path, &header).unwrap(), &header, settings, compute).unwrap()
+        let (source, header) = self.source();
+        Engine::load_with(&source, &header, settings, composing(settings)).unwrap()
     }
+
+    /// One that learns from another.
+    pub fn taught(&self, teacher: &Self, settings: &Settings) -> Engine {
+        let [own, theirs] = [self, teacher].map(|place| Header::read_file(&place.path).unwrap());
+        Engine::load_taught((&self.path, &own), (&teacher.path, &theirs), Device::Cpu, settings).unwrap()
+    }
+
+    /// As on an accelerator.
+    pub fn taught_composed(&self, teacher: &Self, settings: &Settings) -> Engine {
+        let (source, header) = teacher.source();
+        let teacher = Teacher::load(&source, &header, settings, composing(settings)).unwrap();
+        self.composed(settings).taught_by(teacher).unwrap()
+    }
+
+    fn source(&self) -> (Source, Header) {
+        let header = Header::read_file(&self.path).unwrap();
+        (Source::open(&self.path, &header).unwrap(), header)
+    }
+}
+
+fn composing(settings: &Settings) -> Compute {
+    Compute { device: Device::Cpu, fused: false, dtype: activations(false, settings) }
 }
 
 /// Parameters away from where training begins, so that no gradient is 0 for want of another.

@@ -20,7 +20,7 @@ pub fn everything() -> Settings {
     Settings { method: Method::Full(Vec::new()), ..Settings::default() }
 }
 
-fn all_kinds() -> Vec<(&'static str, Settings)> {
+pub fn all_kinds() -> Vec<(&'static str, Settings)> {
     let with = |lora| Settings { method: Method::Lora(lora), ..Settings::default() };
     vec![
         ("adapters", adapters(3)),
@@ -38,9 +38,11 @@ pub fn gradients(engine: &Engine, parameters: &Tensors, batch: &Batch, pass: Opt
     (log_probs, gradients)
 }
 
-fn loss(engine: &Engine, parameters: &Tensors, batch: &Batch, pass: Option<Pass>) -> f64 {
-    let (log_probs, _) = gradients(engine, parameters, batch, pass);
-    batch.labels.iter().zip(log_probs).map(|(label, log_prob)| -f64::from(label.weight) * f64::from(log_prob)).sum()
+/// The loss of a pass, and its gradients.
+fn passed(engine: &Engine, parameters: &Tensors, batch: &Batch, pass: Option<Pass>) -> (f64, Tensors) {
+    let (log_probs, gradients) = gradients(engine, parameters, batch, pass);
+    let loss = batch.labels.iter().zip(log_probs).map(|(label, log_prob)| -f64::from(label.weight) * f64::from(log_prob)).sum();
+    (loss, gradients)
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -54,17 +56,20 @@ pub fn distance(a: &[f32], b: &[f32]) -> f64 {
     norm(&difference) / norm(b).max(1e-9)
 }
 
-/// Moves each parameter along a direction of its own that its gradient likes, and compares the slope of the loss.
 fn check_by_differences(shape: Shape, what: &str, settings: &Settings) {
-    let engine = Place::new(shape).engine(settings);
-    let (parameters, batch) = (perturbed(&engine), batch(&rows(96, &[9, 4])));
+    check_slopes(&Place::new(shape).engine(settings), &format!("{what} of {}", shape.architecture), passed);
+}
+
+/// Moves each parameter along a direction of its own that its gradient likes, and compares the slope of the loss.
+pub fn check_slopes(engine: &Engine, what: &str, passed: impl Fn(&Engine, &Tensors, &Batch, Option<Pass>) -> (f64, Tensors)) {
+    let (parameters, batch) = (perturbed(engine), batch(&rows(96, &[9, 4])));
     // DoRA takes the norms for constants, which differences do not; its gradients are compared with PEFT's in the golden runs.
-    let is_dora = matches!(&settings.method, Method::Lora(lora) if lora.dora);
-    let (_, gradients) = gradients(&engine, &parameters, &batch, Some(PASS));
+    let is_dora = matches!(&engine.settings().method, Method::Lora(lora) if lora.dora);
+    let (_, gradients) = passed(engine, &parameters, &batch, Some(PASS));
     for (index, (name, gradient)) in (0..).zip(&gradients).filter(|(_, (name, _))| !is_dora || name.ends_with("magnitude")) {
         let gradient = values(gradient);
         let length = norm(&gradient);
-        assert!(length > 1e-6, "{what} of {}: `{name}` has no gradient", shape.architecture);
+        assert!(length > 1e-6, "{what}: `{name}` has no gradient");
         #[expect(clippy::cast_possible_truncation, reason = "a direction")]
         let mut direction: Vec<f32> = gradient.iter().map(|value| (f64::from(*value) / length) as f32).collect();
         #[expect(clippy::cast_precision_loss, reason = "small")]
@@ -75,17 +80,13 @@ fn check_by_differences(shape: Shape, what: &str, settings: &Settings) {
             let mut moved = parameters.clone();
             let shift = Tensor::from_vec(direction.clone(), parameters[name].shape(), &Device::Cpu).unwrap();
             moved.insert(name.clone(), (&parameters[name] + (shift * step).unwrap()).unwrap());
-            loss(&engine, &moved, &batch, Some(PASS))
+            passed(engine, &moved, &batch, Some(PASS)).0
         };
         let step = 4e-3;
         // Of the fourth order, so that steps can be large against rounding.
         let found = (8.0 * (at(step) - at(-step)) - (at(2.0 * step) - at(-2.0 * step))) / (12.0 * step);
         // The losses are of 32 bits, which the second part is for.
-        assert!(
-            (found - wanted).abs() < 4e-3 * wanted.abs() + 2e-3,
-            "{what} of {}: `{name}`: {found} by differences, {wanted} by the engine",
-            shape.architecture
-        );
+        assert!((found - wanted).abs() < 4e-3 * wanted.abs() + 2e-3, "{what}: `{name}`: {found} by differences, {wanted} by the engine");
     }
 }
 
