@@ -1,6 +1,7 @@
 //! Background jobs: the service, and the worker that runs within `serve` or as a process of its own.
 
 use std::convert::Infallible;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,8 +20,24 @@ use crate::telemetry::metrics::Metrics;
 
 /// # Errors
 /// When the folders of jobs cannot be made.
-pub fn jobs(config: &Config, storage: &Storage, sensors: &Sensors, metrics: &Metrics, clock: &Clock) -> Result<Jobs, Error> {
-    Ok(Jobs::new(config.jobs.clone(), config.ollama.clone(), storage, machine(sensors, config), metrics.clone(), clock.clone())?)
+pub fn jobs(
+    (config, address): (&Config, SocketAddr),
+    storage: &Storage,
+    sensors: &Sensors,
+    metrics: &Metrics,
+    clock: &Clock,
+) -> Result<Jobs, Error> {
+    let jobs = Jobs::new(config.jobs.clone(), config.ollama.clone(), storage, machine(sensors, config), metrics.clone(), clock.clone())?;
+    jobs.set_gateway(format!("http://{}", reached_here(address)));
+    Ok(jobs)
+}
+
+/// An address that stands for all of the machine's is none that can be connected to everywhere.
+fn reached_here(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }
 
 /// Begins to work on jobs, where that is wanted, until `stopping`.
@@ -55,7 +72,7 @@ pub async fn work(config: Config, clock: Clock) -> Result<End, Error> {
     let mut signals = Signals::listen()?;
     let metrics = Metrics::new(&config.metrics);
     let storage = Storage::join(&config.data_dir, &config.storage).await?;
-    let jobs = jobs(&config, &storage, &Sensors::new(), &metrics, &clock)?;
+    let jobs = jobs((&config, config.server.listen), &storage, &Sensors::new(), &metrics, &clock)?;
     let pool = Pool::new(jobs, program(&config)?, Arc::new(Load::default));
     let stopping = CancellationToken::new();
     tracing::info!(data_dir = %config.data_dir.display(), "working on jobs");

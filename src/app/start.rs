@@ -97,7 +97,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
     supervisor.spawn_forever("list models", list_models(registry.clone(), metrics.clone()));
     supervisor.spawn_forever("condense metrics", condense(metrics.clone()));
     let (sensors, stop_accepting) = (Arc::new(Sensors::new()), CancellationToken::new());
-    let jobs = background::jobs(&config, &storage, &sensors, &metrics, &clock)?;
+    let jobs = background::jobs((&config, addresses[0]), &storage, &sensors, &metrics, &clock)?;
     let (reloader, asked) = Reloader::new();
     let (started_with, current) = (config.clone(), config.clone());
     let reloading = Reloading { source, started_with, current, services: services.clone(), jobs: jobs.clone(), fleet, asked };

@@ -17,7 +17,7 @@ use crate::config::{KEY_VARIABLE, URL_VARIABLE, Variables, without_credentials};
 use crate::domain::secret::Secret;
 
 /// Where a gateway is when nothing else is said.
-const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8000";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -3,6 +3,7 @@
 //! Commands that start or inspect the service go through `config` and `app`; the others are clients of a running gateway over its
 //! native HTTP interface. Every failure is one line on standard error and an exit code of [`exit::Exit`].
 
+mod answering;
 mod args;
 mod asking;
 mod backends;

@@ -24,6 +24,8 @@ pub struct Config {
     pub publish: super::publish::Config,
     /// From where models are fetched.
     pub hub: super::download::Config,
+    /// Who is asked for the answers of teachers.
+    pub teacher: super::dataset::teacher::Config,
     /// Jobs that may wait.
     pub max_queued: u64,
     /// Attempts of a job that asks for no number of its own.
@@ -132,6 +134,7 @@ impl Default for Config {
             ollama_models: PathBuf::new(),
             publish: super::publish::Config::default(),
             hub: super::download::Config::default(),
+            teacher: super::dataset::teacher::Config::default(),
             max_queued: 10_000,
             max_attempts: 3,
             retry_after: Duration::from_secs(5),
@@ -181,6 +184,9 @@ impl Config {
         }
         if !(0..=19).contains(&self.resources.nice) {
             wrong.push(("resources.nice", "must be from 0 to 19"));
+        }
+        if self.teacher.requests_at_once == 0 {
+            wrong.push(("teacher.requests_at_once", "must be at least 1"));
         }
         if self.max_attempts == 0 {
             wrong.push(("max_attempts", "must be at least 1"));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::checksum::Checksum;
 use super::config::Unload;
-use super::dataset::{Collected, Dataset};
+use super::dataset::{self, Collected, Dataset};
 #[cfg(feature = "embedded")]
 use super::finetune::job::Finetune;
 use super::make::{Convert, Promote, Server};
@@ -68,6 +68,8 @@ pub struct Ground {
     pub publish: publish::Config,
     /// From where models are fetched.
     pub hub: download::Config,
+    /// Who is asked for the answers of teachers.
+    pub teacher: dataset::teacher::Config,
     /// The embedded engine's library.
     pub library: PathBuf,
     /// Where versions of published models are kept.
@@ -82,7 +84,8 @@ impl Ground {
     pub fn beneath(roots: Roots) -> Self {
         let (servers, publish, hub) = (Vec::new(), publish::Config::default(), download::Config::default());
         let (library, versions, installed) = (PathBuf::new(), PathBuf::new(), PathBuf::new());
-        Self { roots, cpu_threads: 2, gpus: 0, unload: Unload::default(), servers, publish, hub, library, versions, installed }
+        let (unload, teacher) = (Unload::default(), dataset::teacher::Config::default());
+        Self { roots, cpu_threads: 2, gpus: 0, unload, servers, publish, hub, teacher, library, versions, installed }
     }
 }
 

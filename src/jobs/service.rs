@@ -109,6 +109,7 @@ impl Jobs {
             servers: servers.into_iter().map(Server).collect(),
             publish: config.publish.clone(),
             hub: config.hub.clone(),
+            teacher: config.teacher.clone(),
             library: data_dir.join(library::FOLDER),
             versions: data_dir.join(versions::FOLDER),
             installed: config.ollama_models.clone(),
@@ -144,6 +145,15 @@ impl Jobs {
     /// What plans and attempts may look at and use, as it is now.
     pub(super) fn ground(&self) -> Arc<Ground> {
         self.0.ground.load_full()
+    }
+
+    /// Where the gateway is that these jobs belong to: teachers are asked there, unless the configuration names another one.
+    pub fn set_gateway(&self, url: String) {
+        let mut ground = self.ground().as_ref().clone();
+        if self.0.config.teacher.url.is_empty() {
+            ground.teacher.url = url;
+        }
+        self.0.ground.store(Arc::new(ground));
     }
 
     /// Publishes to other servers from now on.

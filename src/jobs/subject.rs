@@ -55,9 +55,23 @@ impl Subject {
     }
 
     fn encode_turn(&self, prompt: &str) -> Result<Vec<u32>, template::Error> {
+        self.render(&[Message::new("user", prompt)])
+    }
+
+    /// A conversation that the model is to go on with; where it has no template, as a text of paragraphs. Never empty.
+    ///
+    /// # Errors
+    /// When the template refuses it.
+    pub fn encode_messages(&self, messages: &[Message]) -> Result<Vec<u32>, template::Error> {
+        let plain = || self.encode(&messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n"));
+        let ids = if self.template.is_plain() { plain() } else { self.render(messages)? };
+        Ok(if ids.is_empty() { self.nothing() } else { ids })
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, template::Error> {
         let name = |id: Option<u32>| id.map(|id| self.tokenizer.token_name(id)).unwrap_or_default();
         let names = Names { bos: name(self.tokenizer.bos()), eos: name(self.tokenizer.eos()) };
-        let text = self.template.render(&[Message::new("user", prompt)], &names)?;
+        let text = self.template.render(messages, &names)?;
         Ok(self.tokenizer.encode(&text, Encode { add_bos: false, parse_special: true }))
     }
 

@@ -43,7 +43,7 @@ const FENCES: &[Fence] = &[
     Fence { paths: &["axum", "tower", "tower_http", "utoipa", "utoipa_axum", "utoipa_swagger_ui"], only_in: &["api", "app"] },
     Fence { paths: &["sqlx", "libsqlite3_sys"], only_in: &["storage"] },
     Fence { paths: &["hyper::client", "hyper_util::client", "hyper_rustls"], only_in: &["backends/ollama"] },
-    Fence { paths: &["reqwest"], only_in: &["cli/client", "jobs/download"] },
+    Fence { paths: &["reqwest"], only_in: &["cli/client", "jobs/download", "jobs/dataset/teacher"] },
     Fence { paths: &["candle_core", "candle_nn"], only_in: &["lm", "backends/embedded", "jobs/finetune"] },
     Fence { paths: &["std::env"], only_in: &["config"] },
     Fence { paths: &["clap", "clap_complete"], only_in: &["cli", "main"] },

@@ -45,5 +45,6 @@ mod semantic;
 mod shutdown;
 mod sockets;
 mod support;
+mod teacher;
 #[cfg(feature = "embedded")]
 mod text;

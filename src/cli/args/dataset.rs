@@ -59,7 +59,16 @@ pub struct Dataset {
     /// Of what was collected: make pairs of corrections and the answers that they are better than.
     #[arg(long)]
     pub preferences: bool,
-    /// JSON file with more of what a job of this kind takes: `limits`, `clean`, `split`, `variants`; flags come before it.
+    /// Model that answers what rows only ask, as a gateway calls it, or a GGUF file or `ollama:TAG`.
+    #[arg(long, value_name = "MODEL", conflicts_with = "report", help_heading = "Teacher")]
+    pub teacher: Option<String>,
+    /// Address of the gateway that serves it, with /v1 at its end where it speaks OpenAI's API [default: that of --url].
+    #[arg(long, value_name = "URL", requires = "teacher", conflicts_with = "job", help_heading = "Teacher")]
+    pub teacher_url: Option<String>,
+    /// Which answers it writes: those that are missing, or the last of every conversation [default: missing].
+    #[arg(long, value_parser = ["missing", "all"], requires = "teacher", help_heading = "Teacher")]
+    pub teacher_answers: Option<String>,
+    /// JSON file with more of what a job of this kind takes: `limits`, `teacher`, `clean`, `split`, `variants`; flags come before it.
     #[arg(long, value_name = "FILE")]
     pub options: Option<PathBuf>,
     /// GGUF file of a model: count the tokens of the rows, written by its template.

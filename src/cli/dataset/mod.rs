@@ -15,9 +15,9 @@ use super::client::Client;
 use super::collection::Brought;
 use super::exit::{Exit, Failure};
 use super::terminal::{self, Status};
-use super::{inspect, jobs, values};
-use crate::config::Variables;
-use crate::jobs::dataset::{self, Collected, Error, Prepared, Side, Source, Step, Wish};
+use super::{answering, inspect, jobs, values};
+use crate::config::{self, Variables};
+use crate::jobs::dataset::{self, Collected, Error, Prepared, School, Side, Source, Step, Teacher, Wish, teacher};
 
 const FOLDER: &str = "dataset";
 
@@ -31,12 +31,16 @@ pub fn run(args: &Dataset, variables: &Variables) -> Result<Exit, Failure> {
         return super::wait(jobs::submit_input(&client, "dataset", &json!(wish), args.operating.json));
     }
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(FOLDER));
+    if args.report && wish.teacher.is_some() {
+        return Err(usage("--report asks no teacher: without it the answers are kept, and asked for once".to_owned()));
+    }
     if !args.report {
         free(&folder, args.overwrite)?;
     }
-    let settings = &args.settings;
-    let brought = Brought::of(&wish.sources, || Ok(inspect::load(settings.config.as_deref(), variables, &settings.overrides())?.config))?;
-    let prepared = prepare(&wish, &brought)?;
+    let settings = || Ok(inspect::load(args.settings.config.as_deref(), variables, &args.settings.overrides())?.config);
+    let brought = Brought::of(&wish.sources, settings)?;
+    let school = wish.teacher.as_ref().map(|teacher| school(args, teacher, &folder, &settings()?, variables)).transpose()?;
+    let prepared = prepare(&wish, &brought, school.as_ref())?;
     if !args.report {
         write(&folder, &prepared)?;
     }
@@ -74,6 +78,13 @@ fn wish(args: &Dataset) -> Result<Wish, Failure> {
     if !args.languages.is_empty() {
         wish.clean.languages.clone_from(&args.languages);
     }
+    if let Some(model) = &args.teacher {
+        let given = wish.teacher.take().unwrap_or_else(|| Teacher::new(model));
+        wish.teacher = Some(Teacher { model: model.clone(), ..given });
+    }
+    if let (Some(teacher), Some(answers)) = (&mut wish.teacher, &args.teacher_answers) {
+        teacher.answers = serde_json::from_value(json!(answers)).map_err(|error| usage(error.to_string()))?;
+    }
     wish.split.group = args.group.clone().or(wish.split.group);
     wish.seed = args.seed.unwrap_or(wish.seed);
     wish.limits.max_bad_share = args.max_bad_share.unwrap_or(wish.limits.max_bad_share);
@@ -110,8 +121,20 @@ fn files() -> impl Iterator<Item = String> {
     Side::ALL.into_iter().map(|side| format!("{}.jsonl", side.name())).chain(["report.json", "report.md"].map(str::to_owned))
 }
 
-/// Imports, cleans and divides; Ctrl-C ends it.
-fn prepare(wish: &Wish, brought: &Brought) -> Result<Prepared, Failure> {
+/// Where the answers of a teacher come from and stay.
+struct Asked {
+    kept: PathBuf,
+    file: Option<PathBuf>,
+    gateway: teacher::Config,
+}
+
+fn school(args: &Dataset, asked: &Teacher, folder: &Path, settings: &config::Config, variables: &Variables) -> Result<Asked, Failure> {
+    let gateway = answering::gateway(&settings.jobs.teacher, args.teacher_url.as_deref(), &args.operating, variables);
+    Ok(Asked { kept: teacher::kept_in(folder)?, file: answering::file(Some(asked), settings)?, gateway })
+}
+
+/// Imports, has the teacher answer, cleans and divides; Ctrl-C ends it.
+fn prepare(wish: &Wish, brought: &Brought, asked: Option<&Asked>) -> Result<Prepared, Failure> {
     static STOP: AtomicBool = AtomicBool::new(false);
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -122,7 +145,8 @@ fn prepare(wish: &Wish, brought: &Brought) -> Result<Prepared, Failure> {
     let mut status = Status::standard();
     let open =
         |path: &str| brought.open(path).unwrap_or_else(|| File::open(path)).map_err(|source| Error::Read { name: path.to_owned(), source });
-    let prepared = wish.prepare(open, &mut |step, done, total, unit| {
+    let school = asked.map(|asked| School { kept: &asked.kept, file: asked.file.as_deref(), gateway: &asked.gateway });
+    let prepared = wish.prepare(open, school.as_ref(), &mut |step, done, total, unit| {
         if status.is_shown() {
             status.show(&format!("{} {}", doing(step), jobs::bar(&json!({"done": done, "total": total, "unit": unit}))));
         }
@@ -135,6 +159,7 @@ fn prepare(wish: &Wish, brought: &Brought) -> Result<Prepared, Failure> {
 fn doing(step: Step) -> &'static str {
     match step {
         Step::Import => "reading",
+        Step::Teach => "asking the teacher",
         Step::Clean => "cleaning",
         Step::Split => "dividing",
     }
@@ -203,5 +228,7 @@ fn told(prepared: &Prepared) -> Vec<String> {
         report.cleaned.dropped.iter().map(|(what, count)| format!("{} rows left out: {what} ({})", count.count, count.first.join(", ")));
     let masked =
         report.cleaned.masked.iter().map(|(what, count)| format!("masked in {} rows: {what} ({})", count.count, count.first.join(", ")));
-    bad.chain(dropped).chain(masked).collect()
+    let unanswered = report.taught.iter().flat_map(|taught| taught.left_out.iter());
+    let unanswered = unanswered.map(|(what, count)| format!("{} rows left out: {what} ({})", count.count, count.first.join(", ")));
+    bad.chain(unanswered).chain(dropped).chain(masked).collect()
 }

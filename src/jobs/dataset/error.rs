@@ -24,6 +24,16 @@ pub enum Error {
     Collection(String),
     #[error("the rows cannot be written: {0}")]
     Write(#[from] io::Error),
+    /// `passing`: trying again may help.
+    #[error("the teacher `{model}`: {why}")]
+    Teacher { model: String, why: String, passing: bool },
     #[error("stopped")]
     Stopped,
+}
+
+impl Error {
+    /// A teacher that nobody can ask.
+    pub(super) fn teacher(model: &str, why: impl ToString) -> Self {
+        Self::Teacher { model: model.to_owned(), why: why.to_string(), passing: false }
+    }
 }

@@ -42,7 +42,7 @@ impl Turn {
 /// What there is to learn from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// A conversation; at least one of its turns is the assistant's.
+    /// A conversation; at least one of its turns is the assistant's, but where a teacher is still to answer.
     Chat(Vec<Turn>),
     /// Text as it is.
     Text(String),

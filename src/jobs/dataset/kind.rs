@@ -10,11 +10,13 @@ use super::collected::Collected;
 use super::error::Error;
 use super::example::Example;
 use super::prepare::{Prepared, Step, Wish};
-use super::report::{Cleaned, Report};
+use super::report::{Cleaned, Report, Taught};
 use super::split::Side;
+use super::teacher::{self, School, Teacher};
 use super::{stash, version};
 use crate::domain::principal::Role;
 use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
+use crate::jobs::make::errand;
 use crate::jobs::roots::Found;
 use crate::jobs::worker::{Context, Reporter};
 use crate::storage::jobs::Needs;
@@ -25,6 +27,7 @@ const BASE_BYTES: u64 = 96 << 20;
 const LATER_BYTES: u64 = 256 << 20;
 /// Files between steps, in the job's folder.
 const IMPORTED: &str = "imported";
+const TAUGHT: &str = "taught";
 const CLEANED: &str = "cleaned";
 
 pub struct Dataset;
@@ -47,9 +50,12 @@ impl Kind for Dataset {
         serde_json::from_str(include_str!("schema.json")).unwrap_or_default()
     }
 
-    /// What was collected is other people's.
+    /// What was collected is other people's. A teacher that a gateway serves is asked with the key of the configuration, not with that of whoever
+    /// submits the job.
     fn role(&self, input: &Value) -> Role {
-        if self.collected(input).is_empty() { Role::User } else { Role::Operator }
+        let teacher = input["teacher"]["model"].as_str().map(Teacher::new);
+        let asks = teacher.is_some_and(|teacher| !teacher.is_file());
+        if asks || !self.collected(input).is_empty() { Role::Operator } else { Role::User }
     }
 
     fn collected(&self, input: &Value) -> Vec<Collected> {
@@ -66,9 +72,16 @@ impl Kind for Dataset {
             };
             bytes = bytes.saturating_add(size);
         }
+        if let Some(teacher) = wish.teacher.as_ref().filter(|teacher| teacher.is_file() && reference(&teacher.model).is_none()) {
+            errand::located(&teacher.model, ground, None, |path| Ok(ground.roots.resolve(path)?))?;
+        }
         let memory_bytes = BASE_BYTES.saturating_add(wish.memory_bytes(bytes));
-        let needs = Needs { cpu_threads: 1, gpus: 0, memory_bytes, disk_bytes: bytes.saturating_mul(4) };
-        Ok(Plan { steps: ["import", "clean", "split", "write"].map(str::to_owned).to_vec(), needs })
+        // A teacher that is a file is run by all threads.
+        let cpu_threads = if wish.teacher.as_ref().is_some_and(|teacher| teacher.is_file()) { ground.cpu_threads.max(1) } else { 1 };
+        let needs = Needs { cpu_threads, gpus: 0, memory_bytes, disk_bytes: bytes.saturating_mul(4) };
+        let asks = wish.teacher.is_some().then_some("teacher");
+        let steps = ["import"].into_iter().chain(asks).chain(["clean", "split", "write"]);
+        Ok(Plan { steps: steps.map(str::to_owned).collect(), needs })
     }
 
     fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault> {
@@ -76,10 +89,17 @@ impl Kind for Dataset {
         let watching = Watching(context.reporter());
         let mut held = None;
         let report = context.step(0, &json!(wish), |context| import(context, &wish, &watching, &mut held))?;
-        let cleaned: Cleaned = context.step(1, &json!(report), |context| clean(context, &wish, &watching, &mut held))?;
+        let asks = u32::from(wish.teacher.is_some());
+        let taught = if wish.teacher.is_some() {
+            context.step(1, &json!(report), |context| teach(context, &wish, &watching, &mut held))?
+        } else {
+            None
+        };
+        let report = Report { taught, ..report };
+        let cleaned: Cleaned = context.step(1 + asks, &json!(report), |context| clean(context, &wish, &watching, &mut held))?;
         let report = Report { cleaned, ..report };
-        let report: Report = context.step(2, &json!(report), |context| divide(context, &wish, &watching, report, &mut held))?;
-        context.step(3, &json!(report.version), |context| keep(context, &report))
+        let report: Report = context.step(2 + asks, &json!(report), |context| divide(context, &wish, &watching, report, &mut held))?;
+        context.step(3 + asks, &json!(report.version), |context| keep(context, &report))
     }
 }
 
@@ -100,6 +120,7 @@ impl From<Error> for Fault {
         match error {
             Error::Stopped => Self::Stopped,
             Error::Options(why) => Self::Input(why),
+            Error::Teacher { passing: true, .. } => Self::Passing(error.to_string()),
             Error::Write(error) => Self::Passing(error.to_string()),
             Error::Read { ref source, .. } if source.kind() != std::io::ErrorKind::InvalidData => Self::Passing(error.to_string()),
             other => Self::Final(other.to_string()),
@@ -141,8 +162,22 @@ fn import(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option
     Ok(report)
 }
 
+/// What has been answered stays for the next attempt.
+fn teach(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option<Vec<Example>>) -> Result<Option<Taught>, Fault> {
+    let (folder, ground) = (context.work_dir(), context.ground());
+    let rows = taken(held, &folder.join(IMPORTED))?;
+    let file = wish.teacher.as_ref().filter(|teacher| teacher.is_file());
+    let file = file.map(|teacher| errand::located(&teacher.model, ground, None, |path| context.resolve(path))).transpose()?;
+    let kept = teacher::kept_in(folder)?;
+    let school = School { kept: &kept, file: file.as_deref(), gateway: &ground.teacher };
+    let (rows, taught) = wish.teach(rows, Some(&school), &mut |_, done, total, unit| watching.told(done, total, unit))?;
+    stash::write(&folder.join(TAUGHT), &rows)?;
+    *held = Some(rows);
+    Ok(taught)
+}
+
 fn clean(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option<Vec<Example>>) -> Result<Cleaned, Fault> {
-    let rows = taken(held, &context.work_dir().join(IMPORTED))?;
+    let rows = taken(held, &context.work_dir().join(if wish.teacher.is_some() { TAUGHT } else { IMPORTED }))?;
     let (rows, cleaned) = wish.clean(rows, &mut |_, done, total, unit| watching.told(done, total, unit))?;
     stash::write(&context.work_dir().join(CLEANED), &rows)?;
     *held = Some(rows);
@@ -169,6 +204,10 @@ fn keep(context: &mut Context, report: &Report) -> Result<Value, Fault> {
             std::io::copy(&mut rows, out)?;
             Ok(())
         })?;
+    }
+    let kept = context.work_dir().join(teacher::KEPT);
+    if report.taught.is_some() && kept.is_file() {
+        context.share(teacher::KEPT, &kept, None, &options)?;
     }
     for (name, text) in [("report.json", format!("{:#}\n", json!(report))), ("report.md", report.markdown())] {
         context.artifact(name, &options, |out| Ok(out.write_all(text.as_bytes())?))?;
@@ -212,7 +251,14 @@ mod tests {
         assert!(small.needs.memory_bytes > BASE_BYTES && small.needs.disk_bytes == 4 << 20);
         let later = plan(json!({"sources": [{"path": "artifact:j/x.jsonl"}], "seed": 1})).expect("taken");
         assert!(later.needs.memory_bytes > small.needs.memory_bytes);
+        let taught = plan(json!({"sources": [{"path": "files/a.jsonl"}], "teacher": {"model": "m"}})).expect("taken");
+        assert_eq!(taught.steps, ["import", "teacher", "clean", "split", "write"]);
+        assert!(taught.needs.memory_bytes > small.needs.memory_bytes);
+        let role = |model: &str| Dataset.role(&json!({"teacher": {"model": model}}));
+        assert_eq!((role("m"), role("files/t.gguf"), Dataset.role(&json!({}))), (Role::Operator, Role::User, Role::User));
         for wrong in [
+            json!({"sources": [{"path": "files/a.jsonl"}], "teacher": {"model": "m", "max_tokens": 0}}),
+            json!({"sources": [{"path": "files/a.jsonl"}], "teacher": {"model": "m", "url": "http://169.254.169.254"}}),
             json!({}),
             json!({"sources": []}),
             json!({"sources": [{"path": "files/a.jsonl", "x": 1}]}),
@@ -230,5 +276,7 @@ mod tests {
             assert!(matches!(plan(wrong.clone()), Err(Fault::Input(_))), "{wrong}");
         }
         assert!(matches!(plan(json!({"sources": [{"path": "../x"}]})), Err(Fault::Path(_))));
+        let outside = json!({"sources": [{"path": "files/a.jsonl"}], "teacher": {"model": "../t.gguf"}});
+        assert!(matches!(plan(outside), Err(Fault::Path(_))));
     }
 }

@@ -10,8 +10,9 @@ use super::error::Error;
 use super::example::Example;
 use super::import::{Import, Limits, Source};
 use super::mix::{self, Variants};
-use super::report::{Cleaned, Divided, Report};
+use super::report::{Cleaned, Divided, Report, Taught};
 use super::split::{Side, Split};
+use super::teacher::{self, School, Teacher};
 use super::version::version;
 
 /// What is wanted: the input of the job, and what a command line says.
@@ -21,6 +22,9 @@ pub struct Wish {
     pub sources: Vec<Source>,
     #[serde(default)]
     pub limits: Limits,
+    /// Who answers what rows only ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
     #[serde(default)]
     pub clean: Clean,
     #[serde(default)]
@@ -35,6 +39,8 @@ pub struct Wish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Import,
+    /// Asking the teacher.
+    Teach,
     Clean,
     Split,
 }
@@ -69,6 +75,7 @@ impl Wish {
         Self {
             sources,
             limits: Limits::default(),
+            teacher: None,
             clean: Clean::default(),
             split: Split::default(),
             variants: Variants::default(),
@@ -85,6 +92,7 @@ impl Wish {
         if self.limits.max_row_bytes == 0 || !(0.0..=1.0).contains(&self.limits.max_bad_share) {
             return Err(Error::Options("`max_row_bytes` is above 0, and `max_bad_share` from 0 to 1".to_owned()));
         }
+        self.teacher.as_ref().map_or(Ok(()), Teacher::validate)?;
         self.clean.validate()?;
         self.split.validate()?;
         self.variants.validate()?;
@@ -98,7 +106,10 @@ impl Wish {
         // A row of 256 bytes, which is short, takes its text, as much again while it is cleaned, a signature, and places in tables.
         let rows = (source_bytes / 256).min(self.limits.max_rows);
         let row = self.limits.max_row_bytes as u64 * 20;
-        (2 * kept).saturating_add(2_048 * rows).saturating_add(row.min(20 * source_bytes))
+        // A row that only asks may have 32 bytes, and a token of an answer 4 bytes; they are kept in two places.
+        let answers = self.teacher.as_ref().map_or(0, |teacher| (source_bytes / 32).saturating_mul(8 * u64::from(teacher.max_tokens)));
+        let answers = answers.min(2 * self.limits.max_bytes);
+        (2 * kept).saturating_add(2_048 * rows).saturating_add(row.min(20 * source_bytes)).saturating_add(answers)
     }
 
     /// Reads the sources; `open` opens one by its path.
@@ -110,7 +121,7 @@ impl Wish {
         let files = self.sources.iter().map(|source| open(&source.name())).collect::<Result<Vec<File>, E>>()?;
         let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
         let whole: u64 = files.iter().map(size).sum();
-        let mut import = Import::new(&self.limits, self.split.group.as_deref());
+        let mut import = Import::new(&self.limits, self.split.group.as_deref()).with_prompts(self.teacher.is_some());
         let (mut report, mut before) = (Report::default(), 0);
         for (number, (file, source)) in (0..).zip(files.into_iter().zip(&self.sources)) {
             let bytes = size(&file);
@@ -132,17 +143,40 @@ impl Wish {
         Ok((import.examples, report))
     }
 
+    /// Has the teacher answer, where there is one. `school`: where its answers come from.
+    ///
+    /// # Errors
+    /// A teacher that cannot be asked, answers that take too much memory, when no row is left, or it was stopped.
+    pub fn teach(
+        &self,
+        examples: Vec<Example>,
+        school: Option<&School<'_>>,
+        told: Told<'_>,
+    ) -> Result<(Vec<Example>, Option<Taught>), Error> {
+        let Some(teacher) = &self.teacher else { return Ok((examples, None)) };
+        let Some(school) = school else { return Err(Error::Options("`teacher`: there is nobody to ask here".to_owned())) };
+        let mut told = |done, whole| told(Step::Teach, done, whole, "answers");
+        let (examples, taught) = teacher::teach((teacher, &self.clean, school), examples, |example| self.place(example), &mut told)?;
+        if examples.iter().map(|example| example.body.bytes() as u64).sum::<u64>() > self.limits.max_bytes {
+            return Err(Error::Bytes { bytes: self.limits.max_bytes });
+        }
+        Ok((examples, Some(taught)))
+    }
+
+    /// What a row is called in reports.
+    fn place(&self, example: &Example) -> String {
+        let name = self.sources.get(example.source as usize).map(Source::name).unwrap_or_default();
+        format!("{name}:{}", example.row)
+    }
+
     /// Cleans rows.
     ///
     /// # Errors
     /// When no row is left, or it was stopped.
     pub fn clean(&self, examples: Vec<Example>, told: Told<'_>) -> Result<(Vec<Example>, Cleaned), Error> {
         let whole = examples.len() as u64;
-        let place = |example: &Example| {
-            let name = self.sources.get(example.source as usize).map(Source::name).unwrap_or_default();
-            format!("{name}:{}", example.row)
-        };
-        let (kept, cleaned) = self.clean.apply(examples, place, &mut |done| told(Step::Clean, done, whole, "rows"))?;
+        let (kept, cleaned) =
+            self.clean.apply(examples, |example| self.place(example), &mut |done| told(Step::Clean, done, whole, "rows"))?;
         if kept.is_empty() {
             let why: Vec<String> = cleaned.dropped.iter().map(|(what, count)| format!("{} {what}", count.count)).collect();
             return Err(Error::Nothing(format!(" after cleaning: {}", why.join(", "))));
@@ -167,7 +201,12 @@ impl Wish {
         }
         let train = mix::mix(train, &self.sources, &self.variants, self.seed);
         report.divided = Divided { train_after_mixing: train.len() as u64, ..divided };
-        let options = json!({"clean": self.clean, "split": self.split, "variants": self.variants, "seed": self.seed});
+        let mut options = json!({"clean": self.clean, "split": self.split, "variants": self.variants, "seed": self.seed});
+        if let Some(taught) = &report.taught {
+            // Where a file lay is no part of it.
+            let model = taught.sha256.clone().unwrap_or_else(|| taught.teacher.model.clone());
+            options["teacher"] = json!(Teacher { model, ..taught.teacher.clone() });
+        }
         let sides = [(Side::Train, train.as_slice()), (Side::Validation, &validation), (Side::Test, &test)];
         report.version = version(&options, &sides).to_string();
         Ok(Prepared { train, validation, test, report })
@@ -177,8 +216,15 @@ impl Wish {
     ///
     /// # Errors
     /// Those of the steps.
-    pub fn prepare<E: From<Error>>(&self, open: impl Fn(&str) -> Result<File, E>, told: Told<'_>) -> Result<Prepared, E> {
+    pub fn prepare<E: From<Error>>(
+        &self,
+        open: impl Fn(&str) -> Result<File, E>,
+        school: Option<&School<'_>>,
+        told: Told<'_>,
+    ) -> Result<Prepared, E> {
         let (examples, mut report) = self.import(open, told)?;
+        let (examples, taught) = self.teach(examples, school, told)?;
+        report.taught = taught;
         let (examples, cleaned) = self.clean(examples, told)?;
         report.cleaned = cleaned;
         Ok(self.divide(examples, report, told)?)
@@ -208,7 +254,7 @@ mod tests {
     }
 
     fn prepare(wish: &Wish) -> Result<Prepared, Error> {
-        wish.prepare(|path| File::open(path).map_err(Error::from), &mut |_, done, total, _| {
+        wish.prepare(|path| File::open(path).map_err(Error::from), None, &mut |_, done, total, _| {
             assert!(done <= total, "{done} of {total}");
             Ok(())
         })
@@ -239,7 +285,7 @@ mod tests {
         let (_folder, wish) = rows();
         for step in [Step::Import, Step::Clean, Step::Split] {
             let told = &mut |now, _, _, _: &'static str| if now == step { Err(Error::Stopped) } else { Ok(()) };
-            let stopped = wish.prepare(|path| File::open(path).map_err(Error::from), told);
+            let stopped = wish.prepare(|path| File::open(path).map_err(Error::from), None, told);
             assert!(matches!(stopped, Err(Error::Stopped)), "{step:?}");
         }
         let short = Clean { quality: super::super::clean::Quality { min_chars: 10_000, ..Default::default() }, ..Clean::default() };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::import::Intake;
 use super::split::Side;
+use super::teacher::Teacher;
 
 /// So many rows are named for each reason.
 const SHOWN: usize = 5;
@@ -76,6 +77,27 @@ pub struct Cleaned {
     pub languages: BTreeMap<String, u64>,
 }
 
+/// What a teacher did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Taught {
+    pub teacher: Teacher,
+    /// Of its file, where it is one; in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What it was asked, each question once.
+    pub questions: u64,
+    /// Rows that have an answer of its.
+    pub answered: u64,
+    /// Rows that were left out for want of one.
+    pub left_out: Tally,
+}
+
+impl Taught {
+    pub(super) fn new(teacher: &Teacher, sha256: Option<&str>, questions: u64) -> Self {
+        Self { teacher: teacher.clone(), sha256: sha256.map(str::to_owned), questions, answered: 0, left_out: Tally::default() }
+    }
+}
+
 /// Who went where.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Divided {
@@ -107,6 +129,8 @@ pub struct Report {
     /// SHA-256 of the rows and of what was done to them.
     pub version: String,
     pub sources: Vec<Intake>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taught: Option<Taught>,
     pub cleaned: Cleaned,
     pub divided: Divided,
 }
@@ -122,6 +146,17 @@ impl Report {
         }
         for source in self.sources.iter().filter(|source| !source.bad.is_empty()) {
             tally(&mut text, &format!("Rows of {} that cannot be used", cell(&source.path)), &source.bad);
+        }
+        if let Some(taught) = &self.taught {
+            let Teacher { model, max_tokens, temperature, seed, .. } = &taught.teacher;
+            let _ = writeln!(
+                text,
+                "\n## Teacher\n\n{} answered {} questions for {} rows, with at most {max_tokens} tokens, temperature {temperature} and seed {seed}.",
+                cell(model),
+                taught.questions,
+                taught.answered
+            );
+            tally(&mut text, "Left out", &taught.left_out);
         }
         let _ = writeln!(text, "\n## Cleaning\n\n{} rows were normalised.", self.cleaned.normalised);
         tally(&mut text, "Left out", &self.cleaned.dropped);

@@ -12,7 +12,7 @@ mod quality;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::example::Example;
+use super::example::{Body, Example, Turn};
 use super::report::Cleaned;
 
 pub use mask::{Masker, Masks};
@@ -117,6 +117,17 @@ impl Clean {
             }
         }
         Ok((kept, report))
+    }
+
+    /// Turns as others may see them: written in the one way, and masked.
+    #[must_use]
+    pub(super) fn shown(&self, turns: &[Turn], masker: &Masker) -> Vec<Turn> {
+        let mut body = Body::Chat(turns.to_vec());
+        if self.normalise {
+            normal::apply(&mut body);
+        }
+        masker.apply(&mut body);
+        if let Body::Chat(turns) = body { turns } else { Vec::new() }
     }
 
     fn foreign(&self, example: &Example, report: &mut Cleaned) -> Option<&'static str> {

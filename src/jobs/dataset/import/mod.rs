@@ -155,6 +155,8 @@ pub struct Import<'a> {
     limits: &'a Limits,
     /// Field that says which rows belong together.
     group: Option<&'a str>,
+    /// Whether rows may be without an answer.
+    prompts: bool,
     pub examples: Vec<Example>,
     bytes: u64,
 }
@@ -162,7 +164,13 @@ pub struct Import<'a> {
 impl<'a> Import<'a> {
     #[must_use]
     pub fn new(limits: &'a Limits, group: Option<&'a str>) -> Self {
-        Self { limits, group, examples: Vec::new(), bytes: 0 }
+        Self { limits, group, prompts: false, examples: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes rows that only ask, too: conversations that end with somebody else than the assistant.
+    #[must_use]
+    pub fn with_prompts(self, prompts: bool) -> Self {
+        Self { prompts, ..self }
     }
 
     /// Reads a source. `number`: its place among the sources; `told`: hears how many bytes of the file have been read, and may stop it.
@@ -237,7 +245,7 @@ impl<'a> Import<'a> {
                 fields.insert(new.clone(), value);
             }
         }
-        Ok((shape::read(&fields)?, group(&fields, self.group.unwrap_or(GROUP))))
+        Ok((read_fields(&fields, self.prompts)?, group(&fields, self.group.unwrap_or(GROUP))))
     }
 
     fn keep(&mut self, example: Example, intake: &mut Intake) -> Result<(), Error> {
@@ -265,6 +273,11 @@ impl<'a> Import<'a> {
     }
 }
 
+fn read_fields(fields: &Map<String, Value>, prompts: bool) -> Result<Body, Reason> {
+    let prompt = if prompts { shape::read_prompt(fields)? } else { None };
+    prompt.map_or_else(|| shape::read(fields), Ok)
+}
+
 /// What a row says about which others it belongs to.
 fn group(fields: &Map<String, Value>, name: &str) -> Option<String> {
     match fields.get(name)? {
@@ -274,13 +287,13 @@ fn group(fields: &Map<String, Value>, name: &str) -> Option<String> {
     }
 }
 
-/// A row in the canonical form.
+/// A row in the canonical form, or one that is still without its answer.
 ///
 /// # Errors
 /// When it is in another one.
 pub(super) fn read_line(json: &str) -> Result<(Body, Option<String>), Reason> {
     match lines::object(json.as_bytes())? {
-        Content::Fields(fields) => Ok((shape::read(&fields)?, group(&fields, GROUP))),
+        Content::Fields(fields) => Ok((read_fields(&fields, true)?, group(&fields, GROUP))),
         Content::Text(_) => Err(Reason::NotAnObject),
     }
 }

@@ -39,6 +39,44 @@ pub fn conversation(fields: &Fields, key: &'static str) -> Result<Vec<Turn>, Rea
     if all.iter().any(|turn| turn.role == Role::User) { Ok(all) } else { Err(Reason::Empty("prompt")) }
 }
 
+/// Reads a row that asks something and has no answer yet: a conversation in which the assistant says nothing; a question by itself, with or
+/// without an empty field for the answer. `None`: it is none of these.
+pub(super) fn read_prompt(fields: &Fields) -> Result<Option<Body>, Reason> {
+    let given = |key: &&str| fields.get(*key).is_some_and(|value| !value.is_null());
+    if given(&"chosen") && given(&"rejected") {
+        return Ok(None);
+    }
+    if let Some(key) = CONVERSATIONS.into_iter().find(given) {
+        return unanswered(preamble(fields)?.into_iter().chain(turns(&fields[key], key)?).collect());
+    }
+    let is_blank = |value: &Value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty());
+    let Some(question) = QUESTIONS.into_iter().find(given) else { return Ok(None) };
+    if ANSWERS.into_iter().any(|key| fields.get(key).is_some_and(|value| !is_blank(value))) {
+        return Ok(None);
+    }
+    let mut all = preamble(fields)?;
+    all.extend(history(fields)?);
+    match &fields[question] {
+        value @ Value::Array(_) => all.extend(turns(value, question)?),
+        value => all.push(Turn::new(Role::User, with_input(fields, text(value, question)?)?)),
+    }
+    unanswered(all)
+}
+
+fn unanswered(mut turns: Vec<Turn>) -> Result<Option<Body>, Reason> {
+    if turns.last().is_some_and(|last| last.role == Role::Assistant && last.content.trim().is_empty()) {
+        turns.pop();
+    }
+    // One that was answered before is learnt from up to there, as ever.
+    if turns.iter().any(|turn| turn.role == Role::Assistant) || turns.iter().all(|turn| turn.role == Role::System) {
+        return Ok(None);
+    }
+    if turns.iter().filter(|turn| turn.role == Role::User).all(|turn| turn.content.trim().is_empty()) {
+        return Err(Reason::Empty("prompt"));
+    }
+    Ok(Some(Body::Chat(turns)))
+}
+
 /// Instruction and output, prompt and completion, question and answer.
 fn answered(fields: &Fields, answer: &str) -> Result<Body, Reason> {
     let question = QUESTIONS.into_iter().find(|key| fields.get(*key).is_some_and(|value| !value.is_null()));

@@ -88,3 +88,31 @@ fn what_cannot_be_learnt_from_has_a_reason() {
     assert_eq!(reason(&json!({"text": " \n"})), Reason::Empty("text"));
     assert_eq!(reason(&json!({"x": 1, "y": 2})), Reason::Shape("x, y".to_owned()));
 }
+
+#[test]
+fn questions_without_answers_are_read_where_somebody_is_going_to_answer() {
+    let prompt = |row: &Value| read_prompt(row.as_object().expect("an object"));
+    let question = messages(&[("system", "s"), ("user", "q")]);
+    for row in [
+        json!({"system": "s", "prompt": "q"}),
+        json!({"system": "s", "instruction": "q", "input": "", "output": ""}),
+        json!({"system": "s", "question": "q", "answer": null}),
+        json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}),
+        json!({"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": " "}]}),
+    ] {
+        let body = prompt(&row).expect("a row").unwrap_or_else(|| panic!("{row}"));
+        assert_eq!(example(body).line(), question, "{row}");
+        assert!(read(row.as_object().expect("an object")).is_err(), "{row}");
+    }
+    for row in [
+        json!({"prompt": "q", "completion": "a"}),
+        json!({"text": "t"}),
+        json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "thanks"}]}),
+        json!({"messages": [{"role": "system", "content": "s"}]}),
+        json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
+        json!({"id": 7}),
+    ] {
+        assert_eq!(prompt(&row), Ok(None), "{row}");
+    }
+    assert_eq!(prompt(&json!({"prompt": "  "})), Err(Reason::Empty("prompt")));
+}

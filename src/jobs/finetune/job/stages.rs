@@ -121,7 +121,7 @@ impl Tuning<'_> {
     /// # Errors
     /// Files that cannot be read, and when nothing is left of them.
     pub fn data(&self, base: &Base, open: &Open<'_>) -> Result<Data, Error> {
-        let prepared = self.wish.data.prepare(open, &mut |step, done, total, unit| self.told(step_name(step), done, total, unit))?;
+        let prepared = self.wish.data.prepare(open, None, &mut |step, done, total, unit| self.told(step_name(step), done, total, unit))?;
         let folder = self.folder.join("data");
         std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
         let header = header(&base.path)?;
@@ -302,6 +302,7 @@ pub(super) fn write(place: &Path, content: impl FnOnce(&mut dyn std::io::Write) 
 fn step_name(step: dataset::Step) -> &'static str {
     match step {
         dataset::Step::Import => "read the rows",
+        dataset::Step::Teach => "ask the teacher",
         dataset::Step::Clean => "clean the rows",
         dataset::Step::Split => "divide the rows",
     }
