@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::jobs::{Yard, a_child, kill};
+use crate::teacher::questions_in;
 
 const ROWS: usize = 48;
 const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
@@ -204,6 +205,142 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits_as_on_one_thread
     assert_eq!(adapter("killed"), adapter("whole"));
     let records = |name: &str| lines(&place.made(name).join("metrics.jsonl"));
     assert_eq!(records("killed"), records("whole"), "no step is told twice");
+}
+
+/// The flags of a run that learns from the logits of a model that was made before.
+fn taught_by(teacher: &Path) -> Vec<String> {
+    ["--teacher", &teacher.display().to_string(), "--distill-alpha", "0.7", "--distill-temperature", "1.5"].map(str::to_owned).to_vec()
+}
+
+#[test]
+fn a_model_learns_from_the_logits_of_another_however_often_it_is_killed() {
+    let place = Place::new();
+    answer(&place.run("teacher", &["--json"]));
+    let options = place.folder.path().join("options.json");
+    std::fs::write(&options, json!({"evaluate": {"max_items": 1, "max_tokens": 2}}).to_string()).expect("written");
+    let mut flags = taught_by(&place.made("teacher").join("teacher.gguf"));
+    flags.extend(["--options".to_owned(), options.display().to_string()]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let made = answer(&place.run("pupil", &[&["--json", "--threads", "2"], flags.as_slice()].concat()));
+    let report = &made["report"];
+    assert_eq!(report["teacher"]["digest"], format!("sha256:{}", sha256(&place.made("teacher").join("teacher.gguf"))));
+    assert_eq!(report["options"]["method"]["distill"], json!({"alpha": 0.7, "temperature": 1.5}));
+    let looks = |report: &Value| -> Vec<f64> {
+        report["summary"]["evaluations"].as_array().expect("looks").iter().map(|look| look["loss"].as_f64().expect("a loss")).collect()
+    };
+    let (first, last) = (looks(report)[0], *looks(report).last().expect("one"));
+    assert!(last < first, "the rows' own loss falls: {first} {last}");
+    let header = std::fs::read(place.made("pupil").join("pupil.gguf")).expect("there");
+    let key = b"arriero.finetune.teacher.sha256";
+    assert!(header.windows(key.len()).any(|bytes| bytes == key), "the teacher is in the lineage");
+
+    let adapter = |name: &str| sha256(&place.made(name).join("adapter/adapter_model.safetensors"));
+    for count in [1, 5] {
+        let metrics = place.made("killed").join("metrics.jsonl");
+        let run = place.command("killed", &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+        kill_after(run, &metrics, count);
+    }
+    answer(&place.run("killed", &[&["--json", "--threads", "1"], flags.as_slice()].concat()));
+    assert_eq!(adapter("killed"), adapter("pupil"));
+    // Another teacher is another run.
+    let base = place.base.display().to_string();
+    let other = place.run("pupil", &["--teacher", &base, "--distill-alpha", "0.7", "--distill-temperature", "1.5"]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("other"), "{}", String::from_utf8_lossy(&other.stderr));
+}
+
+#[test]
+fn all_weights_learn_from_the_logits_of_a_folder_too() {
+    let place = Place::new();
+    let base = place.base.display().to_string();
+    let flags = ["--json", "--method", "full", "--max-steps", "3", "--teacher", &base, "--distill-alpha", "0.5"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
+    command.arg("finetune").arg("--base").arg(&place.base).arg("--data").arg(&place.data).args(["--out", "full", "--device", "cpu"]);
+    command.args(["--sequence-tokens", "96", "--batch-tokens", "192", "--learning-rate", "0.001"]).args(flags);
+    let home = place.folder.path();
+    let made = answer(&command.env_clear().env("HOME", home).env("ARRIERO_DATA_DIR", home.join("state")).output().expect("it runs"));
+    // At the first step it is its own teacher, and half of the loss is nothing.
+    let losses = made["report"]["summary"]["losses"].as_array().expect("losses");
+    let plain = made["report"]["tested"]["before"]["perplexity"].as_f64().expect("a number").ln();
+    assert!((losses[0].as_f64().expect("a loss") - plain / 2.0).abs() < 0.1 * plain, "{losses:?} {plain}");
+}
+
+#[test]
+fn a_teacher_that_cannot_teach_is_refused_with_what_to_do() {
+    let place = Place::new();
+    let refused = |more: &[&str], code: i32, words: [&str; 2]| {
+        let output = place.run("x", more);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    };
+    let base = place.base.display().to_string();
+    refused(&["--teacher", &base, "--distill-alpha", "1.5"], 2, ["method.distill.alpha", "at most 1"]);
+    refused(&["--teacher", &base, "--distill-temperature", "0"], 2, ["method.distill.temperature", "0.05"]);
+    refused(&["--teacher", "/nowhere.gguf", "--distill-alpha", "0.5"], 1, ["/nowhere.gguf", "cannot"]);
+    refused(&["--distill-alpha", "0.5"], 2, ["distill", "teacher"]);
+    let other = place.folder.path().join("other");
+    std::fs::create_dir(&other).expect("made");
+    for name in ["config.json", "tokenizer_config.json", "model.safetensors"] {
+        std::fs::copy(place.base.join(name), other.join(name)).expect("copied");
+    }
+    let vocabulary = std::fs::read_to_string(place.base.join("tokenizer.json")).expect("there");
+    std::fs::write(other.join("tokenizer.json"), vocabulary.replace("<|im_start|>", "<|im_begin|>")).expect("written");
+    let other = other.display().to_string();
+    refused(&["--teacher", &other, "--distill-alpha", "0.5"], 2, ["<|im_begin|>", "name a teacher of the same family"]);
+}
+
+/// Rows of which most only ask.
+fn questions() -> String {
+    let ask =
+        |n: usize| json!({"prompt": format!("How many of number {n} walk with the caravan on day {}?", n * 13 % 7)}).to_string() + "\n";
+    (0..30).map(ask).collect()
+}
+
+#[tokio::test]
+async fn a_model_learns_what_a_model_of_the_gateway_writes_and_nothing_is_asked_twice() {
+    let place = Place::new();
+    std::fs::write(&place.data, questions()).expect("written");
+    let yard = Yard::new().await;
+    let options = place.folder.path().join("options.json");
+    let clean = json!({"near_duplicates": null, "quality": {"max_repetition": null}});
+    std::fs::write(
+        &options,
+        json!({"data": {"clean": clean}, "evaluate": {"max_items": 1, "max_tokens": 2}, "training": {"max_steps": 2}}).to_string(),
+    )
+    .expect("written");
+    let url = yard.process.url.clone();
+    let flags =
+        ["--json", "--teacher", "gemma3:270m", "--url", &url, "--options", options.to_str().expect("a path"), "--teacher-max-tokens", "64"];
+    let run = async |name: &'static str| {
+        let mut command = place.command(name, &flags);
+        answer(&tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("ran"))
+    };
+    let whole = run("whole").await;
+    assert_eq!(questions_in(&yard.fake).len(), 30);
+    let lineage = std::fs::read(place.made("whole").join("whole.gguf")).expect("there");
+    let key = b"arriero.finetune.data.teacher";
+    assert!(lineage.windows(key.len()).any(|bytes| bytes == key), "who wrote the answers is in the lineage");
+
+    yard.fake.adjust(|script| script.token_gap = Duration::from_millis(4));
+    let kept = place.made("killed").join("data/answers.jsonl");
+    let killed = place.command("killed", &flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+    let waiting = kept.clone();
+    tokio::task::spawn_blocking(move || kill_after(killed, &waiting, 6)).await.expect("killed");
+    let there = lines(&kept);
+    assert!((6..30).contains(&there), "{there} answers");
+    let again = run("killed").await;
+    assert_eq!(lines(&kept), 30);
+    assert!(questions_in(&yard.fake).len() <= 60 + 4, "only what was being answered is asked again");
+    assert_eq!(again["report"]["data"]["hash"], whole["report"]["data"]["hash"]);
+    let adapter = |name: &str| sha256(&place.made(name).join("adapter/adapter_model.safetensors"));
+    assert_eq!(adapter("killed"), adapter("whole"));
+
+    // What a file writes is had without anybody: here its answers do not end.
+    std::fs::remove_dir_all(place.made("killed")).expect("removed");
+    let file = place.made("whole").join("whole.gguf").display().to_string();
+    let output = place.run("killed", &["--teacher", &file, "--teacher-max-tokens", "2"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("30 answer cut off"), "{said}");
 }
 
 #[test]

@@ -100,6 +100,30 @@ pub struct Finetune {
     /// Learn preferences by ORPO with this lambda, e.g. 0.1.
     #[arg(long, value_name = "LAMBDA", help_heading = "Training")]
     pub orpo: Option<f64>,
+
+    /// Model that answers what rows only ask, as a gateway calls it, or a GGUF file or `ollama:TAG`; with --distill-alpha or
+    /// --distill-temperature, a GGUF file, a folder or `ollama:TAG` whose logits are learnt from.
+    #[arg(long, value_name = "MODEL", help_heading = "Teacher")]
+    pub teacher: Option<String>,
+    /// Address of the gateway that serves it, with /v1 at its end where it speaks OpenAI's API [default: that of --url].
+    #[arg(long, value_name = "URL", requires = "teacher", conflicts_with = "job", help_heading = "Teacher")]
+    pub teacher_url: Option<String>,
+    /// Which answers it writes: those that are missing, or the last of every conversation [default: missing].
+    #[arg(long, value_parser = ["missing", "all"], requires = "teacher", help_heading = "Teacher")]
+    pub teacher_answers: Option<String>,
+    /// Most tokens of an answer; longer ones are left out [default: 512].
+    #[arg(long, value_name = "TOKENS", requires = "teacher", help_heading = "Teacher")]
+    pub teacher_max_tokens: Option<u32>,
+    /// 0 for the likeliest answer [default: 0].
+    #[arg(long, value_name = "NUMBER", requires = "teacher", help_heading = "Teacher")]
+    pub teacher_temperature: Option<f64>,
+    /// How much the teacher's logits count against the rows, from above 0 to 1 [default: 0.5].
+    #[arg(long, value_name = "ALPHA", conflicts_with_all = ["dpo", "orpo"], help_heading = "Teacher")]
+    pub distill_alpha: Option<f64>,
+    /// What logits are divided by before they are compared [default: 2].
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["dpo", "orpo"], help_heading = "Teacher")]
+    pub distill_temperature: Option<f64>,
+
     /// A prompt whose answer is shown at each look; repeatable.
     #[arg(long, value_name = "TEXT", help_heading = "Training")]
     pub sample: Vec<String>,

@@ -13,12 +13,13 @@ use crate::cli::client::Client;
 use crate::cli::collection::Brought;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::watching::Watching;
-use crate::cli::{convert, inspect, jobs, terminal, values};
+use crate::cli::{answering, convert, inspect, jobs, terminal, values};
 use crate::config::{self, Variables};
 use crate::domain::clock::Clock;
 use crate::gguf::file_type::FileType;
+use crate::jobs::dataset::teacher;
 use crate::jobs::evaluate::Score;
-use crate::jobs::finetune::job::{self, Data, Error, Model, Run, Tested, Tuning, Wish};
+use crate::jobs::finetune::job::{self, Asked, Data, Error, Ingredients, Model, Run, Tested, Tuning, Wish};
 use crate::jobs::make::steps::{self, Shipment};
 use crate::jobs::make::{Named, Places, Server, installed};
 use crate::jobs::publish::{library, versions};
@@ -33,7 +34,8 @@ pub fn run(args: &Finetune, variables: &Variables) -> Result<Exit, Failure> {
         return crate::cli::wait(jobs::submit_input(&client, "finetune", &json!(wish), args.operating.json));
     }
     let settings = inspect::load(args.settings.config.as_deref(), variables, &args.settings.overrides())?.config;
-    let command = Command::new(args, wish, &settings)?;
+    let asked = answering::gateway(&settings.jobs.teacher, args.teacher_url.as_deref(), &args.operating, variables);
+    let command = Command::new(args, wish, &settings, asked)?;
     if args.plan { command.plan() } else { command.make() }
 }
 
@@ -45,6 +47,10 @@ fn usage(what: String) -> Failure {
 struct Command<'a> {
     wish: Wish,
     places: Places,
+    teacher: Option<Places>,
+    /// Who writes answers, if it is a file, and who is asked otherwise.
+    answering: Option<PathBuf>,
+    gateway: teacher::Config,
     folder: PathBuf,
     device: Device,
     threads: NonZeroUsize,
@@ -55,13 +61,10 @@ struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    fn new(args: &Finetune, wish: Wish, settings: &'a config::Config) -> Result<Self, Failure> {
-        let base = match Named::of(&wish.base) {
-            Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag)
-                .map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), ""))?,
-            Named::Hub(name) => convert::fetch(name, settings)?,
-            Named::Path(path) => PathBuf::from(path),
-        };
+    fn new(args: &Finetune, wish: Wish, settings: &'a config::Config, gateway: teacher::Config) -> Result<Self, Failure> {
+        let base = located(&wish.base, settings)?;
+        let teacher = wish.teacher.as_deref().map(|teacher| located(teacher, settings)).transpose()?.map(Places::of);
+        let answering = answering::file(wish.data.teacher.as_ref(), settings)?;
         let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
         let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers).map(drop));
         chosen.transpose().map_err(|wrong| usage(wrong.to_string()))?;
@@ -71,7 +74,20 @@ impl<'a> Command<'a> {
         let device = Device::choose(wish.device, Some(threads.get())).map_err(|error| failure(&Error::Device(error)))?;
         let brought = Brought::of(&wish.data.sources, || Ok(settings.clone()))?;
         let folder = args.folder.clone().unwrap_or_else(|| settings.data_dir.join("finetune").join(job::file_name(&args.out)));
-        Ok(Self { wish, places: Places::of(base), folder, device, threads, servers, settings, brought, as_json: args.operating.json })
+        Ok(Self {
+            wish,
+            places: Places::of(base),
+            teacher,
+            answering,
+            gateway,
+            folder,
+            device,
+            threads,
+            servers,
+            settings,
+            brought,
+            as_json: args.operating.json,
+        })
     }
 
     /// Says what would be taken.
@@ -83,7 +99,8 @@ impl<'a> Command<'a> {
                 self.open(&name).and_then(|file| file.metadata().map_err(|error| unread(&name, &error))).map_err(|e| failure(&e))?.len();
         }
         let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
-        let needs = job::needs(&self.wish, Some(&self.places), bytes, (threads, 0)).map_err(|error| failure(&error))?;
+        let models = job::Models { base: Some(&self.places), teacher: self.teacher.as_ref() };
+        let needs = job::needs(&self.wish, models, bytes, (threads, 0)).map_err(|error| failure(&error))?;
         let plan = json!({
             "device": self.device.describe(), "threads": threads, "memory_bytes": needs.memory_bytes, "disk_bytes": needs.disk_bytes,
             "folder": self.folder,
@@ -118,6 +135,7 @@ impl<'a> Command<'a> {
             device: &self.device,
             threads: self.threads,
             watcher: &watching,
+            school: Asked { gateway: &self.gateway, file: self.answering.as_deref() },
             clock: &clock,
         };
         let made = self.train(&tuning, &watching).map_err(|error| failure(&error))?;
@@ -132,13 +150,18 @@ impl<'a> Command<'a> {
     fn train(&self, tuning: &Tuning<'_>, watching: &Watching) -> Result<Made, Error> {
         let base = tuning.base(&self.places)?;
         watching.say(&format!("{}, on {}", base.name, self.device.describe()));
+        let teacher = self.teacher.as_ref().map(|places| tuning.teacher(places, &base)).transpose()?;
+        if let Some(teacher) = &teacher {
+            watching.say(&format!("{} teaches it", teacher.name));
+        }
         let data = tuning.data(&base, &|name| self.open(name))?;
         watching.say(&rows(&data));
         let before = tuning.score("ask the base", &base.path, &base, &data)?;
-        tuning.make_room(&base, &self.servers, self.settings.jobs.resources.unload_ollama)?;
-        let run = tuning.train(&base, &data)?;
+        tuning.make_room(&base, teacher.as_ref(), &self.servers, self.settings.jobs.resources.unload_ollama)?;
+        let run = tuning.train(&base, teacher.as_ref(), &data)?;
         watching.say(&trained(&run));
-        let model = tuning.export(&base, &self.places, &data, &run)?;
+        let made_of = Ingredients { base: &base, teacher: teacher.as_ref(), data: &data, run: &run };
+        let model = tuning.export(&self.places, made_of)?;
         model.warnings.iter().for_each(|warning| watching.say(warning));
         let path = self.folder.join(&model.file);
         let after = tuning.score("ask the model", &path, &base, &data)?;
@@ -146,7 +169,7 @@ impl<'a> Command<'a> {
         if let Some(tested) = &tested {
             watching.say(&compared(tested));
         }
-        let report = job::report(tuning, &base, &data, &run, &model, tested.as_ref());
+        let report = job::report(tuning, made_of, &model, tested.as_ref());
         for (name, text) in job::texts(&report) {
             let path = self.folder.join(name);
             std::fs::write(&path, text).map_err(|source| Error::Io { doing: "write", path, source })?;
@@ -159,7 +182,7 @@ impl<'a> Command<'a> {
             self.folder.join("report.md").display()
         ));
         let report = serde_json::from_str(&report.to_json()).unwrap_or_default();
-        let lineage = tuning.lineage(&base, &data, &run, tested.as_ref());
+        let lineage = tuning.lineage(made_of, tested.as_ref());
         Ok(Made { model, report, lineage })
     }
 
@@ -184,6 +207,17 @@ impl<'a> Command<'a> {
         let mut published = convert::Published::default();
         published.add(delivered, manifest.name.as_str(), watching);
         published.end(watching, "the model stays; the same command publishes it again")
+    }
+}
+
+/// Where a model is; one on the Hub is fetched.
+fn located(model: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
+    match Named::of(model) {
+        Named::Ollama(tag) => {
+            installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), ""))
+        }
+        Named::Hub(name) => convert::fetch(name, settings),
+        Named::Path(path) => Ok(PathBuf::from(path)),
     }
 }
 
@@ -214,8 +248,13 @@ fn rows(data: &Data) -> String {
     let count =
         |statistics: &Option<_>| statistics.as_ref().map_or(0, |statistics: &crate::jobs::dataset::tokenise::Statistics| statistics.rows);
     let dropped = data.report.cleaned.dropped.total();
+    let taught = data.report.taught.as_ref();
+    let taught = taught.map(|taught| {
+        format!("; {} answers are {}'s, {} rows went without one", taught.answered, taught.teacher.model, taught.left_out.total())
+    });
+    let taught = taught.unwrap_or_default();
     format!(
-        "{} rows to learn from ({} tokens), {} to choose by, {} to test with; {dropped} left out",
+        "{} rows to learn from ({} tokens), {} to choose by, {} to test with; {dropped} left out{taught}",
         data.train.rows,
         data.train.tokens,
         count(&data.validation),
@@ -246,7 +285,7 @@ fn failure(error: &Error) -> Failure {
     let exit = match error {
         error if error.is_stopped() => Exit::Interrupted,
         Error::Header { .. } | Error::Base(_) | Error::Subject { .. } => Exit::ModelFile,
-        Error::Source { .. } => Exit::Usage,
+        Error::Source { .. } | Error::Vocabulary { .. } => Exit::Usage,
         _ => Exit::Failure,
     };
     let todo = if error.is_stopped() { "the same command goes on from the last checkpoint" } else { "" };

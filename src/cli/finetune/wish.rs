@@ -23,7 +23,7 @@ pub fn wish(args: &Finetune) -> Result<Wish, Failure> {
     };
     let sources: Vec<Value> = args.data.iter().map(source).collect();
     set(&mut input, &["data", "sources"], Some(sources.into()));
-    for (path, value) in data(args).into_iter().chain(adapter(args)).chain(training(args)) {
+    for (path, value) in data(args).into_iter().chain(adapter(args)).chain(training(args)).chain(teacher(args)) {
         set(&mut input, path, value);
     }
     for (path, value) in usual(&input) {
@@ -55,7 +55,8 @@ type Given = (&'static [&'static str], Option<Value>);
 /// What neither flags nor the options' file say. More is kept back than jobs do by default: people who train once want to see what it was
 /// worth. A pass holds a row, and two of a preference.
 fn usual(input: &Value) -> Vec<Given> {
-    let pairs = !matches!(at(input, &["training", "method"]), Value::Null | Value::String(_));
+    let method = at(input, &["training", "method"]);
+    let pairs = ["dpo", "orpo"].iter().any(|pairs| method.get(pairs).is_some());
     let rows = if pairs { 2 } else { 1 };
     let sequence_tokens = at(input, &["training", "sequence_tokens"]).as_u64();
     let batch_tokens = sequence_tokens.map(|tokens| tokens.saturating_mul(rows)).or(pairs.then_some(4_096));
@@ -87,8 +88,10 @@ fn adapter(args: &Finetune) -> Vec<Given> {
 }
 
 fn training(args: &Finetune) -> Vec<Given> {
+    let distills = args.distill_alpha.is_some() || args.distill_temperature.is_some();
     let method =
         args.dpo.map(|beta| json!({"dpo": {"beta": beta}})).or_else(|| args.orpo.map(|lambda| json!({"orpo": {"lambda": lambda}})));
+    let method = method.or_else(|| distills.then(|| json!({"distill": {}})));
     vec![
         (&["training", "method"], method),
         (&["training", "epochs"], args.epochs.map(Value::from)),
@@ -102,6 +105,23 @@ fn training(args: &Finetune) -> Vec<Given> {
         (&["training", "patience"], args.patience.map(Value::from)),
         (&["training", "seed"], args.seed.map(Value::from)),
         (&["data", "seed"], args.seed.map(Value::from)),
+    ]
+}
+
+/// By its logits where there are figures for that, and by what it writes where there are others, or neither.
+fn teacher(args: &Finetune) -> Vec<Given> {
+    let distills = args.distill_alpha.is_some() || args.distill_temperature.is_some();
+    let writes = args.teacher_answers.is_some() || args.teacher_max_tokens.is_some() || args.teacher_temperature.is_some();
+    let model = args.teacher.clone().map(Value::from);
+    vec![
+        (&["teacher"], model.clone().filter(|_| distills)),
+        (&["training", "method", "distill", "alpha"], args.distill_alpha.map(Value::from)),
+        (&["training", "method", "distill", "temperature"], args.distill_temperature.map(Value::from)),
+        (&["data", "teacher", "model"], model.filter(|_| writes || !distills)),
+        (&["data", "teacher", "answers"], args.teacher_answers.clone().map(Value::from)),
+        (&["data", "teacher", "max_tokens"], args.teacher_max_tokens.map(Value::from)),
+        (&["data", "teacher", "temperature"], args.teacher_temperature.map(Value::from)),
+        (&["data", "teacher", "seed"], args.seed.filter(|_| args.teacher.is_some() && (writes || !distills)).map(Value::from)),
     ]
 }
 
@@ -190,6 +210,30 @@ mod tests {
         assert_eq!((collected.model.as_deref(), collected.preferences), (Some("gemma3"), false));
         let pairs = parsed(&["--data", "collected", "--dpo", "0.1"]).expect("right").data.sources.remove(1).collected.expect("collected");
         assert!(pairs.preferences && pairs.model.is_none());
+    }
+
+    #[test]
+    fn a_teacher_writes_or_has_its_logits_looked_at() {
+        use crate::jobs::finetune::options::{Distill, Method};
+
+        let writes = parsed(&["--teacher", "gemma3:27b", "--teacher-max-tokens", "64", "--seed", "5"]).expect("right");
+        let teacher = writes.data.teacher.expect("one that writes");
+        assert_eq!((teacher.model.as_str(), teacher.max_tokens, teacher.seed, writes.teacher), ("gemma3:27b", 64, 5, None));
+        let logits = parsed(&["--teacher", "t.gguf", "--distill-alpha", "0.25"]).expect("right");
+        assert_eq!((logits.teacher.as_deref(), logits.data.teacher), (Some("t.gguf"), None));
+        assert_eq!(logits.training.method, Method::Distill(Distill { alpha: 0.25, temperature: 2.0 }));
+        let both = parsed(&["--teacher", "t.gguf", "--distill-temperature", "3", "--teacher-answers", "all"]).expect("right");
+        assert!(both.teacher.is_some() && both.data.teacher.is_some());
+        for (flags, word) in [
+            (&["--distill-alpha", "0.5"][..], "no `teacher`"),
+            (&["--teacher", "t.gguf", "--distill-alpha", "1.5"], "at most 1"),
+            (&["--teacher", "t.gguf", "--distill-alpha", "0.5", "--dpo", "0.1"], "cannot be used with"),
+            (&["--teacher", "hf:o/n"], "Hub"),
+            (&["--teacher-url", "http://h"], "--teacher"),
+        ] {
+            let wrong = parsed(flags).expect_err("wrong");
+            assert!(wrong.contains(word), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub enum Error {
     Base(#[from] convert::Error),
     #[error("the base, {}, is no model file that can be read: {source}", path.display())]
     Header { path: PathBuf, source: gguf::Error },
+    #[error(
+        "the teacher's vocabulary is not that of the base: {why}. Their opinions cannot be compared token by token: name a teacher of the same \
+         family, or have it write the answers instead (`data.teacher`)"
+    )]
+    Vocabulary { why: String },
     #[error("`{path}`: {why}")]
     Source { path: String, why: String },
     #[error("the data: {0}")]
@@ -61,7 +66,7 @@ impl Error {
         let disk = |error: &convert::Error| matches!(error, convert::Error::Io { .. } | convert::Error::DiskFull { .. });
         match self {
             Self::Io { .. }
-            | Self::Data(dataset::Error::Write(_))
+            | Self::Data(dataset::Error::Write(_) | dataset::Error::Teacher { passing: true, .. })
             | Self::Training(trainer::Error::Io { .. } | trainer::Error::Observer(_)) => true,
             Self::Base(error) | Self::Export(export::Error::Files(error)) => disk(error),
             _ => false,

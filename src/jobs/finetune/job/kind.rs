@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::Error;
-use super::outcome::{ADAPTER, Model, Tested};
-use super::stages::{Base, Data, Run, Tuning};
+use super::outcome::{ADAPTER, Ingredients, Model, Tested};
+use super::stages::{Asked, Base, Data, Run, Tuning};
 use super::wish::Wish;
 use super::{follow, plan, report};
 use crate::domain::clock::Clock;
@@ -51,7 +51,7 @@ impl Kind for Finetune {
     fn role(&self, input: &Value) -> Role {
         let collected = !self.collected(input).is_empty();
         let fetches = input["base"].as_str().is_some_and(|base| matches!(Named::of(base), Named::Hub(_)));
-        if collected || fetches || !input["publish"].is_null() { Role::Operator } else { Role::User }
+        if fetches || !input["publish"].is_null() { Role::Operator } else { dataset::Dataset.role(&input["data"]) }
     }
 
     fn collected(&self, input: &Value) -> Vec<Collected> {
@@ -70,13 +70,13 @@ impl Kind for Finetune {
                 data_bytes = data_bytes.saturating_add(file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len());
             }
         }
-        let later = reference(&wish.base).is_some() || matches!(Named::of(&wish.base), Named::Hub(_));
-        let base = if later {
-            None
-        } else {
-            Some(Places::of(errand::located(&wish.base, ground, None, |path| Ok(ground.roots.resolve(path)?))?))
-        };
-        let needs = plan::needs(&wish, base.as_ref(), data_bytes, (ground.cpu_threads, ground.gpus))?;
+        if let Some(answering) = wish.data.teacher.as_ref().filter(|answering| answering.is_file()) {
+            planned(&answering.model, ground)?;
+        }
+        let base = planned(&wish.base, ground)?;
+        let teacher = wish.teacher.as_deref().map(|teacher| planned(teacher, ground)).transpose()?.flatten();
+        let models = plan::Models { base: base.as_ref(), teacher: teacher.as_ref() };
+        let needs = plan::needs(&wish, models, data_bytes, (ground.cpu_threads, ground.gpus))?;
         Ok(Plan { steps: Stage::all(&wish).into_iter().map(|stage| stage.name().to_owned()).collect(), needs })
     }
 
@@ -85,20 +85,40 @@ impl Kind for Finetune {
         let (reporter, clock) = (context.reporter(), Clock::system());
         let fetched = errand::fetched(context, &wish.base, &reporter)?;
         let located = errand::located(&wish.base, context.ground(), fetched, |path| context.resolve(path))?;
+        let teacher = wish.teacher.as_deref();
+        let teacher = teacher.map(|teacher| errand::located(teacher, context.ground(), None, |path| context.resolve(path))).transpose()?;
         let (folder, places) = (context.work_dir().join("tuning"), Places::of(located));
+        let teacher = teacher.map(Places::of);
         std::fs::create_dir_all(&folder)?;
         let threads = threads(context.threads());
         let chosen = plan::device(wish.device, context.ground().gpus);
         let device = Device::choose(chosen, Some(threads.get())).map_err(|error| Fault::Final(Error::Device(error).to_string()))?;
-        let tuning = Tuning { wish: &wish, folder: &folder, device: &device, threads, watcher: &reporter, clock: &clock };
-        Working { tuning: &tuning, places: &places, reporter: &reporter }.all(context)
+        let answering = wish.data.teacher.as_ref().filter(|answering| answering.is_file());
+        let answering = answering.map(|file| errand::located(&file.model, context.ground(), None, |path| context.resolve(path)));
+        let (answering, gateway) = (answering.transpose()?, context.ground().teacher.clone());
+        let school = Asked { gateway: &gateway, file: answering.as_deref() };
+        let tuning = Tuning { wish: &wish, folder: &folder, device: &device, threads, watcher: &reporter, school, clock: &clock };
+        Working { tuning: &tuning, places: &places, teacher: teacher.as_ref(), reporter: &reporter }.all(context)
     }
 }
 
 fn read(input: &Value) -> Result<Wish, Fault> {
     let wish: Wish = serde_json::from_value(input.clone()).map_err(|error| Fault::Input(error.to_string()))?;
     wish.validate().map_err(|error| Fault::Input(error.to_string()))?;
+    if let Some(teacher) = wish.teacher.as_deref().filter(|teacher| matches!(Named::of(teacher), Named::Hub(_))) {
+        return Err(Fault::Input(format!(
+            "`teacher` is {teacher}: only the base is fetched by the job; name a file, a folder or `ollama:TAG`"
+        )));
+    }
     Ok(wish)
+}
+
+/// Where a model is, unless that can be told only later.
+fn planned(model: &str, ground: &Ground) -> Result<Option<Places>, Fault> {
+    if reference(model).is_some() || matches!(Named::of(model), Named::Hub(_)) {
+        return Ok(None);
+    }
+    Ok(Some(Places::of(errand::located(model, ground, None, |path| Ok(ground.roots.resolve(path)?))?)))
 }
 
 fn file(found: Found, path: &str) -> Result<File, Fault> {
@@ -114,6 +134,8 @@ enum Stage {
     /// From the Hub.
     Fetch,
     Base,
+    /// That is learnt from, logit by logit.
+    Teacher,
     Data,
     Before,
     Train,
@@ -126,16 +148,17 @@ enum Stage {
 impl Stage {
     fn all(wish: &Wish) -> Vec<Self> {
         let fetches = matches!(Named::of(&wish.base), Named::Hub(_));
-        let first = fetches.then_some(Self::Fetch);
+        let first = fetches.then_some(Self::Fetch).into_iter().chain([Self::Base]).chain(wish.teacher.is_some().then_some(Self::Teacher));
         // What was made is kept also where nobody can be given it.
-        let usual = [Self::Base, Self::Data, Self::Before, Self::Train, Self::Export, Self::After, Self::Keep];
-        first.into_iter().chain(usual).chain(wish.publish.is_some().then_some(Self::Publish)).collect()
+        let usual = [Self::Data, Self::Before, Self::Train, Self::Export, Self::After, Self::Keep];
+        first.chain(usual).chain(wish.publish.is_some().then_some(Self::Publish)).collect()
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",
             Self::Base => "base",
+            Self::Teacher => "teacher",
             Self::Data => "data",
             Self::Before => "test before",
             Self::Train => "train",
@@ -171,6 +194,7 @@ struct Results {
 struct Working<'a> {
     tuning: &'a Tuning<'a>,
     places: &'a Places,
+    teacher: Option<&'a Places>,
     reporter: &'a Reporter,
 }
 
@@ -179,23 +203,28 @@ impl Working<'_> {
         let (tuning, wish) = (self.tuning, self.tuning.wish);
         let number = |stage: Stage| stage.number(wish);
         let base: Base = context.step(number(Stage::Base), &json!(null), |_| Ok(tuning.base(self.places)?))?;
+        let learn_from = |places| context.step(number(Stage::Teacher), &json!(base.sha256), |_| Ok(tuning.teacher(places, &base)?));
+        let teacher: Option<Base> = self.teacher.map(learn_from).transpose()?;
         let data: Data =
             context.step(number(Stage::Data), &json!(base.sha256), |context| Ok(tuning.data(&base, &|path| opened(context, path))?))?;
         let of = json!([base.sha256, data.version]);
         let before: Option<Score> =
             context.step(number(Stage::Before), &of, |_| Ok(tuning.score("ask the base", &base.path, &base, &data)?))?;
+        let taught = teacher.as_ref();
+        let of = json!([base.sha256, data.version, taught.map(|teacher| &teacher.sha256)]);
         let run: Run = context.step(number(Stage::Train), &of, |context| {
-            tuning.make_room(&base, &context.ground().servers, context.ground().unload)?;
-            Ok(tuning.train(&base, &data)?)
+            tuning.make_room(&base, taught, &context.ground().servers, context.ground().unload)?;
+            Ok(tuning.train(&base, taught, &data)?)
         })?;
-        let model: Model = context.step(number(Stage::Export), &of, |_| Ok(tuning.export(&base, self.places, &data, &run)?))?;
+        let made_of = Ingredients { base: &base, teacher: taught, data: &data, run: &run };
+        let model: Model = context.step(number(Stage::Export), &of, |_| Ok(tuning.export(self.places, made_of)?))?;
         let path = tuning.folder.join(&model.file);
         let after: Option<Score> =
             context.step(number(Stage::After), &json!(model.sha256), |_| Ok(tuning.score("ask the model", &path, &base, &data)?))?;
         let tested = before.zip(after).map(|(before, after)| Tested { before, after });
-        let written = report::report(tuning, &base, &data, &run, &model, tested.as_ref());
+        let written = report::report(tuning, made_of, &model, tested.as_ref());
         context.step(number(Stage::Keep), &json!(model.sha256), |context| self.keep(context, &model, &data, &written))?;
-        let published = self.publish(context, &model, &path, &self.tuning.lineage(&base, &data, &run, tested.as_ref()))?;
+        let published = self.publish(context, &model, &path, &tuning.lineage(made_of, tested.as_ref()))?;
         let results = Results {
             base_sha256: base.sha256,
             data_version: data.version,
@@ -228,6 +257,9 @@ impl Working<'_> {
         for path in listed(&folder.join(follow::EVENTS))? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             context.share(&name, &path, None, &of)?;
+        }
+        if data.report.taught.is_some() {
+            context.share(dataset::teacher::KEPT, &folder.join("data").join(dataset::teacher::KEPT), None, &of)?;
         }
         for side in Side::ALL {
             let name = format!("{}.jsonl", side.name());
@@ -311,6 +343,11 @@ mod tests {
             (json!({"training": {"epochs": 0}}), "epochs"),
             (json!({"publish": {"name": "m", "to": ["nobody"]}}), "nobody"),
             (json!({"base": "../m.gguf"}), "../m.gguf"),
+            (json!({"teacher": "files/none.gguf", "training": {"method": {"distill": {}}}}), "files/none.gguf"),
+            (json!({"teacher": "hf:o/n", "training": {"method": {"distill": {}}}}), "only the base is fetched"),
+            (json!({"teacher": "files/m.gguf", "training": {"method": {"distill": {}}}}), "no vocabulary"),
+            (json!({"data": {"sources": [{"path": "files/rows.jsonl"}], "teacher": {"model": "../t.gguf"}}}), "../t.gguf"),
+            (json!({"training": {"method": {"distill": {}}}}), "no `teacher`"),
             (json!({"data": {"sources": [{"path": "files"}]}}), "folder"),
         ] {
             let why = refused(change.clone());
@@ -324,5 +361,8 @@ mod tests {
         assert_eq!(Finetune.role(&input(&json!({}))), Role::User);
         assert_eq!(Finetune.role(&input(&json!({"publish": {"name": "m"}}))), Role::Operator);
         assert_eq!(Finetune.role(&input(&json!({"base": "hf:o/n"}))), Role::Operator);
+        let taught = |model: &str| input(&json!({"data": {"sources": [{"path": "files/rows.jsonl"}], "teacher": {"model": model}}}));
+        assert_eq!(Finetune.role(&taught("gemma3:27b")), Role::Operator);
+        assert_eq!(Finetune.role(&taught("ollama:gemma3:27b")), Role::User);
     }
 }

@@ -12,13 +12,14 @@ mod plan;
 mod report;
 mod room;
 mod stages;
+mod teacher;
 mod wish;
 
 pub use error::Error;
 pub use follow::{EVENTS, METRICS};
 pub use kind::Finetune;
-pub use outcome::{ADAPTER, Model, SAFETENSORS, Survived, Tested, file_name};
-pub use plan::{device, memory_bytes, needs};
+pub use outcome::{ADAPTER, Ingredients, Model, SAFETENSORS, Survived, Tested, file_name};
+pub use plan::{Models, device, memory_bytes, needs};
 pub use report::{report, texts};
-pub use stages::{Base, Data, Run, Tuning};
+pub use stages::{Asked, Base, Data, Run, Tuning};
 pub use wish::{Adapter, Export, Trained, Wish, Wrong};

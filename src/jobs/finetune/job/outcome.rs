@@ -56,6 +56,15 @@ pub struct Survived {
     pub change: f64,
 }
 
+/// What a model is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingredients<'a> {
+    pub base: &'a Base,
+    pub teacher: Option<&'a Base>,
+    pub data: &'a Data,
+    pub run: &'a Run,
+}
+
 /// The test rows, before and after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tested {
@@ -75,7 +84,8 @@ impl Tuning<'_> {
     ///
     /// # Errors
     /// Parameters that cannot be written so, and what the disk says.
-    pub fn export(&self, base: &Base, places: &Places, data: &Data, run: &Run) -> Result<Model, Error> {
+    pub fn export(&self, places: &Places, made_of: Ingredients<'_>) -> Result<Model, Error> {
+        let base = made_of.base;
         let parameters = load(&self.parameters())?;
         let strengths = Strengths::new(self.wish.adapter.alpha(), self.wish.adapter.rank_stabilized);
         let trained = Trained { base: &base.path, parameters: &parameters, strengths: &strengths };
@@ -100,7 +110,7 @@ impl Tuning<'_> {
             write_adapter_gguf(&trained, &wanted, &self.heard("write the adapter as GGUF"))?;
         }
         let file = format!("{stem}.gguf");
-        let merged = self.merged(&trained, self.folder.join(&file), self.noted(base, data, run))?;
+        let merged = self.merged(&trained, self.folder.join(&file), self.noted(made_of))?;
         merged.warnings.iter().for_each(|warning| self.watcher.note(warning));
         Ok(Model { adapter_file, ..model(file, merged) })
     }
@@ -113,12 +123,13 @@ impl Tuning<'_> {
 
     /// What the model was made from and how, and what it is worth.
     #[must_use]
-    pub fn lineage(&self, base: &Base, data: &Data, run: &Run, tested: Option<&Tested>) -> Value {
+    pub fn lineage(&self, Ingredients { base, teacher, data, run }: Ingredients<'_>, tested: Option<&Tested>) -> Value {
         let figures =
             |score: &Score| json!({"accuracy": score.accuracy, "f1": score.f1, "perplexity": score.perplexity, "rows": score.items});
         json!({
             "base": {"name": base.name, "source": self.wish.base, "sha256": base.sha256},
-            "data": {"version": data.version, "rows": data.train.rows},
+            "teacher": teacher.map(|teacher| json!({"name": teacher.name, "sha256": teacher.sha256})),
+            "data": {"version": data.version, "rows": data.train.rows, "teacher": data.report.taught},
             "adapter": self.wish.adapter,
             "training": self.wish.training,
             "steps": run.summary.step,
@@ -129,7 +140,7 @@ impl Tuning<'_> {
     }
 
     /// What of that is written into the file itself.
-    fn noted(&self, base: &Base, data: &Data, run: &Run) -> Lineage {
+    fn noted(&self, Ingredients { base, teacher, data, run }: Ingredients<'_>) -> Lineage {
         let loss = |loss: Option<f64>| loss.map(|loss| format!("{loss:.6}")).unwrap_or_default();
         let last = run.summary.evaluations.last().map(|look| look.loss);
         let notes = [
@@ -139,6 +150,9 @@ impl Tuning<'_> {
             ("steps", run.summary.step.to_string()),
             ("loss", loss(run.summary.losses.last().copied())),
             ("validation_loss", loss(last)),
+            ("data.teacher", data.report.taught.as_ref().map(|taught| json!(taught).to_string()).unwrap_or_default()),
+            ("teacher.name", teacher.map(|teacher| teacher.name.clone()).unwrap_or_default()),
+            ("teacher.sha256", teacher.map(|teacher| teacher.sha256.clone()).unwrap_or_default()),
         ];
         let notes: BTreeMap<String, String> =
             notes.into_iter().filter(|(_, text)| !text.is_empty()).map(|(key, text)| (key.to_owned(), text)).collect();

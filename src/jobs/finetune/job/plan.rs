@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::error::Error;
 use super::stages::{header, settings_for};
+use super::teacher;
 use super::wish::Wish;
 use crate::jobs::convert::{self, Source, Target};
 use crate::jobs::finetune::engine::Engine;
@@ -16,16 +17,28 @@ const BASE_BYTES: u64 = 192 << 20;
 /// What a model is taken to have that cannot be looked at yet.
 const LATER_BYTES: u64 = 2 << 30;
 
-/// Threads and accelerators of those that there are, memory, and room on the disk. `base`: `None` where it is not there yet.
+/// Where the models are, as far as they are there yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Models<'a> {
+    pub base: Option<&'a Places>,
+    /// Also `None` where there is no teacher.
+    pub teacher: Option<&'a Places>,
+}
+
+/// Threads and accelerators of those that there are, memory, and room on the disk.
 ///
 /// # Errors
-/// A base that cannot be trained.
-pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, (cpu_threads, gpus): (u32, u32)) -> Result<Needs, Error> {
+/// A base that cannot be trained, and a teacher that it cannot learn from.
+pub fn needs(wish: &Wish, models: Models<'_>, data_bytes: u64, (cpu_threads, gpus): (u32, u32)) -> Result<Needs, Error> {
+    let Models { base, teacher } = models;
+    let (unseen, converted_bytes) = unseen_teacher(wish, teacher)?;
+    let taught = if let Some(Places { source: Source::Gguf(path), .. }) = teacher { Some(path.as_path()) } else { None };
     let (model, weights_bytes) = match base {
         None => (LATER_BYTES, LATER_BYTES),
-        Some(Places { source: Source::Gguf(path), .. }) => (memory_bytes(wish, path)?, header(path)?.file_size_bytes),
+        Some(Places { source: Source::Gguf(path), .. }) => (memory_bytes(wish, path, taught)?, header(path)?.file_size_bytes),
         Some(places) => of_folder(places)?,
     };
+    let model = model.saturating_add(unseen);
     let rows = wish.data.memory_bytes(data_bytes);
     let folder = matches!(base, Some(Places { source: Source::Folder(_), .. }));
     // The base where it is converted, the merged model, its twin for samples, and what is kept of a run.
@@ -34,7 +47,7 @@ pub fn needs(wish: &Wish, base: Option<&Places>, data_bytes: u64, (cpu_threads, 
         cpu_threads: cpu_threads.max(1),
         gpus: u32::from(device(wish.device, gpus) != Choice::Cpu),
         memory_bytes: BASE_BYTES.saturating_add(model.max(rows)),
-        disk_bytes: copies.saturating_mul(weights_bytes).saturating_add(data_bytes.saturating_mul(6)),
+        disk_bytes: copies.saturating_mul(weights_bytes).saturating_add(converted_bytes).saturating_add(data_bytes.saturating_mul(6)),
     })
 }
 
@@ -51,11 +64,26 @@ pub fn device(wanted: Choice, gpus: u32) -> Choice {
 ///
 /// # Errors
 /// A model that cannot be trained so.
-pub fn memory_bytes(wish: &Wish, path: &Path) -> Result<u64, Error> {
-    let (training, header) = (&wish.training, header(path)?);
-    let memory = Engine::survey((path, &header), None, &settings_for(wish, false), [training.batch_tokens, training.sequence_tokens])?;
+pub fn memory_bytes(wish: &Wish, path: &Path, teacher: Option<&Path>) -> Result<u64, Error> {
+    let (training, of_base) = (&wish.training, header(path)?);
+    let teacher = teacher.map(|path| Ok::<_, Error>((path, header(path)?))).transpose()?;
+    if let Some((_, of_teacher)) = &teacher {
+        teacher::expect_same_vocabulary(&of_base, of_teacher)?;
+    }
+    let teacher = teacher.as_ref().map(|(path, header)| (*path, header));
+    let lengths = [training.batch_tokens, training.sequence_tokens];
+    let memory = Engine::survey((path, &of_base), teacher, &settings_for(wish, false), lengths)?;
     let moments = if training.eight_bit { memory.parameters_bytes / 2 } else { 2 * memory.parameters_bytes };
     Ok(memory.total_bytes() - memory.weights_bytes + moments)
+}
+
+/// Memory and room on the disk for a teacher that is no file yet.
+fn unseen_teacher(wish: &Wish, teacher: Option<&Places>) -> Result<(u64, u64), Error> {
+    match teacher {
+        None if wish.teacher.is_some() => Ok((LATER_BYTES / 4, LATER_BYTES)),
+        None | Some(Places { source: Source::Gguf(_), .. }) => Ok((0, 0)),
+        Some(places) => Ok((LATER_BYTES / 4, of_folder(places)?.1)),
+    }
 }
 
 /// Of a folder only its size is known before it is converted.

@@ -1,16 +1,19 @@
 //! The report of a fine-tuning as a whole.
 
-use super::outcome::{Model, Tested};
-use super::stages::{Base, Data, Run, Tuning};
+use super::outcome::{Ingredients, Model, Tested};
+use super::stages::{Base, Tuning};
 use crate::jobs::finetune::report::{self, Report};
 
 /// What is to be said of a run and of what came out of it.
 #[must_use]
-pub fn report(tuning: &Tuning<'_>, base: &Base, data: &Data, run: &Run, model: &Model, tested: Option<&Tested>) -> Report {
+pub fn report(tuning: &Tuning<'_>, made_of: Ingredients<'_>, model: &Model, tested: Option<&Tested>) -> Report {
+    let Ingredients { base, teacher, data, run } = made_of;
+    let named = |model: &Base| report::Base { name: model.name.clone(), digest: format!("sha256:{}", model.sha256) };
     let rows = |statistics: u64| usize::try_from(statistics).unwrap_or(usize::MAX);
     Report {
         name: tuning.name(base),
-        base: report::Base { name: base.name.clone(), digest: format!("sha256:{}", base.sha256) },
+        base: named(base),
+        teacher: teacher.map(named),
         data: report::Data {
             hash: data.version.clone(),
             rows: rows(data.train.rows),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use super::follow::Following;
 use super::room;
+use super::teacher;
 use super::wish::{Trained as What, Wish};
 use crate::domain::clock::Clock;
 use crate::domain::digest::Digest;
@@ -38,7 +39,16 @@ pub struct Tuning<'a> {
     pub device: &'a Device,
     pub threads: NonZeroUsize,
     pub watcher: &'a dyn Watcher,
+    pub school: Asked<'a>,
     pub clock: &'a Clock,
+}
+
+/// Who writes answers for rows, where that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub gateway: &'a dataset::teacher::Config,
+    /// Where the model lies that does, if it is a file.
+    pub file: Option<&'a Path>,
 }
 
 /// The model that is trained.
@@ -79,18 +89,32 @@ impl Tuning<'_> {
     /// # Errors
     /// A source that cannot be read or converted.
     pub fn base(&self, places: &Places) -> Result<Base, Error> {
+        self.model(places, (&self.wish.base, "base.gguf"))
+    }
+
+    /// The model that the base is to learn from, likewise.
+    ///
+    /// # Errors
+    /// As [`Tuning::base`], and one whose vocabulary is another.
+    pub fn teacher(&self, places: &Places, base: &Base) -> Result<Base, Error> {
+        let teacher = self.model(places, (self.wish.teacher.as_deref().unwrap_or_default(), "teacher.gguf"))?;
+        teacher::expect_same_vocabulary(&header(&base.path)?, &header(&teacher.path)?)?;
+        Ok(teacher)
+    }
+
+    fn model(&self, places: &Places, (named, file): (&str, &str)) -> Result<Base, Error> {
         let (path, sha256) = match &places.source {
             Source::Gguf(path) => (path.clone(), self.digest(path)?),
-            _ => self.converted(places)?,
+            _ => self.converted(places, file)?,
         };
         let header = header(&path)?;
         let name = header.metadata.str("general.name").unwrap_or_default().to_owned();
-        let name = if name.is_empty() { self.wish.base.clone() } else { name };
+        let name = if name.is_empty() { named.to_owned() } else { name };
         Ok(Base { path, sha256, name })
     }
 
-    fn converted(&self, places: &Places) -> Result<(PathBuf, String), Error> {
-        let target = self.folder.join("base.gguf");
+    fn converted(&self, places: &Places, file: &str) -> Result<(PathBuf, String), Error> {
+        let target = self.folder.join(file);
         let mut options = convert::Options::new(places.source.clone(), places.reference_type(), Target::File(target));
         options.threads = self.threads;
         options.overwrite = true;
@@ -105,7 +129,7 @@ impl Tuning<'_> {
             let mut done = 0;
             let (hasher, _) = hash::read(file, |count| -> Result<(), std::io::Error> {
                 done += count;
-                self.watcher.progress("read the base", done, total, "bytes");
+                self.watcher.progress("read the model", done, total, "bytes");
                 self.watcher.hold();
                 if self.watcher.cancel().is_cancelled() { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
             })
@@ -121,9 +145,11 @@ impl Tuning<'_> {
     /// # Errors
     /// Files that cannot be read, and when nothing is left of them.
     pub fn data(&self, base: &Base, open: &Open<'_>) -> Result<Data, Error> {
-        let prepared = self.wish.data.prepare(open, None, &mut |step, done, total, unit| self.told(step_name(step), done, total, unit))?;
         let folder = self.folder.join("data");
-        std::fs::create_dir_all(&folder).map_err(Error::io("make", &folder))?;
+        let kept = dataset::teacher::kept_in(&folder).map_err(Error::io("make", &folder))?;
+        let school = dataset::School { kept: &kept, file: self.school.file, gateway: self.school.gateway };
+        let told = &mut |step, done, total, unit| self.told(step_name(step), done, total, unit);
+        let prepared = self.wish.data.prepare(open, Some(&school), told)?;
         let header = header(&base.path)?;
         let encoder = Encoder::from_header(&header, self.reading())?;
         let mut statistics = Vec::new();
@@ -217,9 +243,11 @@ impl Tuning<'_> {
     ///
     /// # Errors
     /// A base that cannot be trained.
-    pub fn make_room(&self, base: &Base, servers: &[Server], policy: Unload) -> Result<(), Error> {
-        let file_bytes = header(&base.path)?.file_size_bytes;
-        let needed = super::plan::memory_bytes(self.wish, &base.path)?.saturating_add(file_bytes);
+    pub fn make_room(&self, base: &Base, teacher: Option<&Base>, servers: &[Server], policy: Unload) -> Result<(), Error> {
+        let sizes = [Some(base), teacher].into_iter().flatten().map(|model| Ok(header(&model.path)?.file_size_bytes));
+        let files_bytes: u64 = sizes.sum::<Result<_, Error>>()?;
+        let passes = super::plan::memory_bytes(self.wish, &base.path, teacher.map(|teacher| teacher.path.as_path()))?;
+        let needed = passes.saturating_add(files_bytes);
         // How much of an accelerator's memory others have is not known: there, a model that is loaded is one too many.
         let missing = !self.device.is_cpu() || room::free_bytes().is_some_and(|free| free < needed);
         room::make(servers, policy, missing, self.watcher);
@@ -230,8 +258,8 @@ impl Tuning<'_> {
     ///
     /// # Errors
     /// What the engine and the trainer say, and that it was stopped.
-    pub fn train(&self, base: &Base, data: &Data) -> Result<Run, Error> {
-        let engine = self.engine(base)?;
+    pub fn train(&self, base: &Base, teacher: Option<&Base>, data: &Data) -> Result<Run, Error> {
+        let engine = self.engine(base, teacher)?;
         let training = self.rows(base, data, Side::Train)?;
         let validation = self.rows(base, data, Side::Validation)?;
         let Some(rows) = training else { return Err(dataset::Error::Nothing(" to learn from".to_owned()).into()) };
@@ -241,7 +269,8 @@ impl Tuning<'_> {
         let parameters = engine.init(self.wish.training.seed)?;
         let trained_parameters = parameters.values().map(|tensor| tensor.elem_count() as u64).sum();
         let checkpoints = self.folder.join("checkpoints");
-        let hash = format!("{} {}", data.version, serde_json::to_string(&self.wish.adapter).unwrap_or_default());
+        let mut hash = format!("{} {}", data.version, serde_json::to_string(&self.wish.adapter).unwrap_or_default());
+        hash.extend(teacher.map(|teacher| format!(" taught by {}", teacher.sha256)));
         let training = Training {
             learner: &engine,
             rows: &rows,
@@ -262,10 +291,12 @@ impl Tuning<'_> {
         Ok(Run { summary: trained.summary, trained_parameters, predicted_peak_bytes })
     }
 
-    fn engine(&self, base: &Base) -> Result<Engine, Error> {
-        let header = header(&base.path)?;
-        let engine = Engine::load(&base.path, &header, self.device.candle(), &settings_for(self.wish, !self.device.is_cpu()))?;
-        Ok(engine)
+    fn engine(&self, base: &Base, teacher: Option<&Base>) -> Result<Engine, Error> {
+        let (of_base, device) = (header(&base.path)?, self.device.candle());
+        let settings = settings_for(self.wish, !self.device.is_cpu());
+        let Some(teacher) = teacher else { return Ok(Engine::load(&base.path, &of_base, device, &settings)?) };
+        let of_teacher = header(&teacher.path)?;
+        Ok(Engine::load_taught((&base.path, &of_base), (&teacher.path, &of_teacher), device, &settings)?)
     }
 
     /// Where [`Tuning::train`] leaves the parameters.

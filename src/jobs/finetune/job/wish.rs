@@ -7,7 +7,7 @@ use crate::jobs::dataset::tokenise::{Control, Long, Mask};
 use crate::jobs::dataset::{self, Source};
 use crate::jobs::evaluate::Bounds;
 use crate::jobs::finetune::engine::Checkpointing;
-use crate::jobs::finetune::options::Options;
+use crate::jobs::finetune::options::{Method, Options};
 use crate::jobs::make::Publishing;
 use crate::lm::Choice;
 
@@ -32,6 +32,9 @@ pub struct Wish {
     /// What is kept of a pass for its way back. It changes memory and time, not what is learnt, so a run may go on with another.
     #[serde(default = "as_much_as_fits")]
     pub checkpointing: Checkpointing,
+    /// A model like the base, of the same vocabulary, that `training.method` distills.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// How the test rows are asked, before and after.
     #[serde(default)]
     pub evaluate: Bounds,
@@ -139,6 +142,7 @@ impl Wish {
             adapter: Adapter::default(),
             training: Options::default(),
             checkpointing: as_much_as_fits(),
+            teacher: None,
             evaluate: Bounds::default(),
             samples: Vec::new(),
             export: Export::default(),
@@ -155,6 +159,11 @@ impl Wish {
         self.data.validate()?;
         self.training.validate().map_err(Wrong::Training)?;
         self.adapter.validate()?;
+        match (&self.teacher, self.training.method) {
+            (None, Method::Distill(_)) => return Err(Wrong::NoTeacher),
+            (Some(_), Method::Distill(_)) | (None, _) => {}
+            (Some(_), _) => return Err(Wrong::Idle),
+        }
         if self.samples.len() > MAX_SAMPLES {
             return Err(Wrong::Samples(self.samples.len()));
         }
@@ -177,6 +186,12 @@ pub enum Wrong {
     Training(Vec<String>),
     #[error("`adapter`: {0}")]
     Adapter(&'static str),
+    #[error("`training.method` is `distill`, and no `teacher` is named to learn from")]
+    NoTeacher,
+    #[error(
+        "there is a `teacher`, and `training.method` is not `distill`: the answers of a model that is only to write some belong into `data.teacher`"
+    )]
+    Idle,
     #[error("`samples` has {0} prompts, at most {MAX_SAMPLES} are answered")]
     Samples(usize),
     #[error("`export`: {0}")]
@@ -220,6 +235,9 @@ mod tests {
             (json!({"samples": vec!["x"; 17]}), "17 prompts"),
             (json!({"checkpointing": "selective"}), "selective:LAYERS"),
             (json!({"adapter": {"method": "dora"}, "export": {"adapter_gguf": true}}), "adapter_gguf"),
+            (json!({"training": {"method": {"distill": {}}}}), "no `teacher`"),
+            (json!({"teacher": "models/t.gguf"}), "data.teacher"),
+            (json!({"teacher": "models/t.gguf", "training": {"method": {"distill": {"alpha": 1.5}}}}), "at most 1"),
             (json!({"publish": {"name": "m", "parameters": {"x": 1}}}), "publish"),
             (json!({"learning_rate": 1.0}), "unknown field"),
         ] {

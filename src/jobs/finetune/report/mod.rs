@@ -40,6 +40,9 @@ pub struct Report {
     /// What the result is called.
     pub name: String,
     pub base: Base,
+    /// What it learnt from beside the rows, logit by logit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Base>,
     pub data: Data,
     pub trained_parameters: u64,
     pub predicted_peak_bytes: u64,
@@ -124,6 +127,7 @@ pub(super) mod tests {
     fn report() -> Report {
         Report {
             name: "a <b> | c".into(),
+            teacher: None,
             base: Base { name: "gemma3:270m".into(), digest: "sha256:00".into() },
             data: Data { hash: "ab".into(), rows: 100, validation_rows: 10 },
             trained_parameters: 1_474_560,

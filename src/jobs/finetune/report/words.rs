@@ -29,6 +29,9 @@ pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("Peak memory", summary.peak_memory_bytes.map_or_else(|| "not measured".to_owned(), size)),
         ("Peak memory, predicted", size(report.predicted_peak_bytes)),
     ];
+    if let Some(teacher) = &report.teacher {
+        rows.insert(1, ("Teacher", format!("{} ({})", teacher.name, teacher.digest)));
+    }
     if let (Some(first), Some(last)) = (summary.losses.first(), summary.losses.last()) {
         rows.push(("Loss, first and last step", format!("{first:.4}, {last:.4}")));
     }
