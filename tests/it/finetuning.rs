@@ -381,7 +381,7 @@ async fn a_job_trains_what_the_command_trains_also_when_its_worker_is_killed() {
         .await;
     let child = a_child(&yard).await;
     yard.until_steps(&id, 3).await;
-    kill(child, "KILL");
+    kill(child, "-KILL");
     // It begins anew after a pause, and reads the base once more.
     let begun = Instant::now();
     let over = |job: &Value| ["succeeded", "failed", "cancelled"].iter().any(|end| job["state"] == *end);

@@ -73,7 +73,7 @@ async fn a_job_that_is_killed_goes_on_with_the_answers_that_it_has() {
     let id = yard.submit(json!({"kind": "dataset", "input": input})).await;
     let child = a_child(&yard).await;
     eventually("that some answers come", async || questions_in(&yard.fake).len() >= 5).await;
-    kill(child, "KILL");
+    kill(child, "-KILL");
     yard.until(&id, "succeeded").await;
     let (all, different) = (questions_in(&yard.fake), questions_in(&yard.fake).into_iter().collect::<BTreeSet<_>>());
     assert_eq!(different.len(), QUESTIONS);
@@ -158,20 +158,4 @@ async fn a_command_asks_with_its_key_and_is_refused_without() {
     let nobody = run(vec!["--teacher-url".to_owned(), "http://127.0.0.1:9".to_owned()]).await.expect("ran");
     let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
     assert!(nobody.status.code() == Some(1) && said.contains("http://127.0.0.1:9 does not answer"), "{said}");
-}
-
-#[tokio::test]
-async fn openais_api_is_asked_where_the_address_says_so() {
-    let fake = fake(|_| {}).await;
-    let place = tempfile::tempdir().expect("a folder");
-    std::fs::write(place.path().join("rows.jsonl"), rows()).expect("written");
-    std::fs::write(place.path().join("options.json"), json!({"clean": clean(), "teacher": {"model": "x", "max_tokens": 64}}).to_string())
-        .expect("written");
-    let (at, url) = (place.path().to_owned(), format!("{}/v1", fake.url()));
-    let words = ["rows.jsonl", "--options", "options.json", "--teacher", "gemma3:270m", "--json", "--teacher-url"];
-    let made = tokio::task::spawn_blocking(move || dataset(&at, &[&words[..], &[&url]].concat())).await.expect("ran");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let chats = fake.seen(|seen| seen.on("/v1/chat/completions").map(arriero_bench::fake::Recorded::json).collect::<Vec<_>>());
-    assert_eq!(chats.len(), QUESTIONS);
-    assert!(chats.iter().all(|chat| chat["messages"][0]["role"] == "user" && chat["max_tokens"] == 64), "{:?}", chats[0]);
 }

@@ -193,6 +193,18 @@ fn a_busy_teacher_is_asked_again_and_what_it_said_before_it_failed_is_kept() {
 }
 
 #[test]
+fn openais_api_takes_conversations_of_several_turns() {
+    let server = Server::new(|_, body| {
+        let turns = body["messages"].as_array().expect("messages").len();
+        (200, "", json!({"choices": [{"message": {"role": "assistant", "content": format!("after {turns}")}, "finish_reason": "stop"}]}))
+    });
+    let config = Config { url: format!("{}/v1", server.url), ..server.config() };
+    let (rows, taught) = Desk::new().teach(&Teacher::new("m"), &questions(), &config).expect("taught");
+    assert_eq!((rows.len(), last(&rows[1]), last(&rows[4]), taught.left_out.total()), (5, "after 2", "after 3", 0));
+    assert!(server.asked().iter().all(|body| body["max_tokens"] == 512 && body.get("priority").is_none()));
+}
+
+#[test]
 fn a_wait_that_is_asked_for_is_waited_for() {
     let server = Server::new(|number, body| if number == 0 { (429, "retry-after: 1\r\n", Value::Null) } else { echo(number, body) });
     let begun = std::time::Instant::now();
