@@ -24,8 +24,8 @@ pub struct Config {
     pub publish: super::publish::Config,
     /// From where models are fetched.
     pub hub: super::download::Config,
-    /// Who is asked for the answers of teachers.
-    pub teacher: super::dataset::teacher::Config,
+    /// Who is asked for the answers of teachers. Boxed: the whole configuration is passed by value in places that have little room.
+    pub teacher: Box<super::dataset::teacher::Config>,
     /// Jobs that may wait.
     pub max_queued: u64,
     /// Attempts of a job that asks for no number of its own.
@@ -134,7 +134,7 @@ impl Default for Config {
             ollama_models: PathBuf::new(),
             publish: super::publish::Config::default(),
             hub: super::download::Config::default(),
-            teacher: super::dataset::teacher::Config::default(),
+            teacher: Box::default(),
             max_queued: 10_000,
             max_attempts: 3,
             retry_after: Duration::from_secs(5),

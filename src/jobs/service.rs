@@ -109,7 +109,7 @@ impl Jobs {
             servers: servers.into_iter().map(Server).collect(),
             publish: config.publish.clone(),
             hub: config.hub.clone(),
-            teacher: config.teacher.clone(),
+            teacher: config.teacher.as_ref().clone(),
             library: data_dir.join(library::FOLDER),
             versions: data_dir.join(versions::FOLDER),
             installed: config.ollama_models.clone(),

@@ -33,7 +33,7 @@ pub enum Error {
 
 impl Error {
     /// A teacher that nobody can ask.
-    pub(super) fn teacher(model: &str, why: impl ToString) -> Self {
+    pub(super) fn teacher(model: &str, why: &dyn std::fmt::Display) -> Self {
         Self::Teacher { model: model.to_owned(), why: why.to_string(), passing: false }
     }
 }

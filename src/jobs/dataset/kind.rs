@@ -77,7 +77,7 @@ impl Kind for Dataset {
         }
         let memory_bytes = BASE_BYTES.saturating_add(wish.memory_bytes(bytes));
         // A teacher that is a file is run by all threads.
-        let cpu_threads = if wish.teacher.as_ref().is_some_and(|teacher| teacher.is_file()) { ground.cpu_threads.max(1) } else { 1 };
+        let cpu_threads = if wish.teacher.as_ref().is_some_and(Teacher::is_file) { ground.cpu_threads.max(1) } else { 1 };
         let needs = Needs { cpu_threads, gpus: 0, memory_bytes, disk_bytes: bytes.saturating_mul(4) };
         let asks = wish.teacher.is_some().then_some("teacher");
         let steps = ["import"].into_iter().chain(asks).chain(["clean", "split", "write"]);

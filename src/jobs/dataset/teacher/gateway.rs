@@ -41,7 +41,7 @@ impl Gateway {
     /// # Errors
     /// An address that is none.
     pub fn new(teacher: &Teacher, config: &Config) -> Result<Self, Error> {
-        let wrong = |why: String| Error::teacher(&teacher.model, why);
+        let wrong = |why: String| Error::teacher(&teacher.model, &why);
         let url = config.url.trim_end_matches('/');
         let parsed = reqwest::Url::parse(url).ok().filter(|url| url.has_host() && ["http", "https"].contains(&url.scheme()));
         let mut parsed = parsed.ok_or_else(|| wrong("the gateway's address is none: write it like http://127.0.0.1:8000".to_owned()))?;
@@ -108,8 +108,8 @@ impl Gateway {
         loop {
             let pause = match self.ask_once(question).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Final(why)) => return Err(self.failed(why, false)),
-                Err(Failure::Passing(why, _)) if failures >= self.config.retries => return Err(self.failed(why, true)),
+                Err(Failure::Final(why)) => return Err(self.failed(&why, false)),
+                Err(Failure::Passing(why, _)) if failures >= self.config.retries => return Err(self.failed(&why, true)),
                 Err(Failure::Passing(_, after)) => after.unwrap_or_else(|| self.config.retry_pause.saturating_mul(1 << failures.min(10))),
             };
             failures += 1;
@@ -117,7 +117,7 @@ impl Gateway {
         }
     }
 
-    fn failed(&self, why: String, passing: bool) -> Error {
+    fn failed(&self, why: &str, passing: bool) -> Error {
         Error::Teacher { model: self.teacher.model.clone(), why: format!("{} {why}", self.shown), passing }
     }
 
@@ -180,19 +180,19 @@ fn single(turns: &[Turn]) -> Option<(Option<&str>, &str)> {
 }
 
 fn generated(said: &Value) -> Option<Answer> {
-    answered(said["response"].as_str()?, said["done_reason"].as_str().unwrap_or("stop"))
+    Some(answered(said["response"].as_str()?, said["done_reason"].as_str().unwrap_or("stop")))
 }
 
 fn chatted(said: &Value) -> Option<Answer> {
     let choice = &said["choices"][0];
-    answered(choice["message"]["content"].as_str().unwrap_or_default(), choice["finish_reason"].as_str()?)
+    Some(answered(choice["message"]["content"].as_str().unwrap_or_default(), choice["finish_reason"].as_str()?))
 }
 
-fn answered(text: &str, finish: &str) -> Option<Answer> {
+fn answered(text: &str, finish: &str) -> Answer {
     match finish {
-        "length" => Some(Answer::Cut),
-        "stop" => Some(Answer::Whole(text.to_owned())),
-        other => Some(Answer::Refused(format!("it ended with `{}`", other.chars().take(40).collect::<String>()))),
+        "length" => Answer::Cut,
+        "stop" => Answer::Whole(text.to_owned()),
+        other => Answer::Refused(format!("it ended with `{}`", other.chars().take(40).collect::<String>())),
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
             assert!(Gateway::new(&Teacher::new("m"), &config).is_err(), "{url}");
         }
         let gateway = gateway("http://me:hunter2@h:1");
-        assert!(gateway.failed("x".to_owned(), true).to_string().contains("http://h:1 x"));
+        assert!(gateway.failed("x", true).to_string().contains("http://h:1 x"));
         assert!(!format!("{:?}", gateway.config).contains("hunter2"));
     }
 }

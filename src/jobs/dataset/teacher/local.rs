@@ -61,7 +61,7 @@ impl Local {
             return Ok(Answer::Refused(format!("the question has {} tokens, and the model reads {context}", prompt.len())));
         }
         let most = self.max_tokens.min(context - prompt.len());
-        let mut tokens = self.subject.continuation(&prompt, most).map_err(|error| Error::teacher(&self.model, error))?;
+        let mut tokens = self.subject.continuation(&prompt, most).map_err(|error| Error::teacher(&self.model, &error))?;
         if tokens.pop_if(|token| self.subject.tokenizer.is_end_of_generation(*token)).is_none() {
             return Ok(Answer::Cut);
         }

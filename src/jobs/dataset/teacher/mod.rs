@@ -100,7 +100,7 @@ fn reasons(left_out: &Tally, refused: &BTreeMap<String, String>) -> String {
 
 /// Who answers.
 enum By {
-    Gateway(gateway::Gateway),
+    Gateway(Box<gateway::Gateway>),
     #[cfg(feature = "embedded")]
     File(Box<local::Local>),
 }
@@ -108,9 +108,9 @@ enum By {
 impl By {
     fn open(teacher: &Teacher, school: &School<'_>, told: Told<'_>) -> Result<Self, Error> {
         if !teacher.is_file() {
-            return Ok(Self::Gateway(gateway::Gateway::new(teacher, school.gateway)?));
+            return Ok(Self::Gateway(Box::new(gateway::Gateway::new(teacher, school.gateway)?)));
         }
-        let Some(path) = school.file else { return Err(Error::teacher(&teacher.model, "it is no file that can be found here")) };
+        let Some(path) = school.file else { return Err(Error::teacher(&teacher.model, &"it is no file that can be found here")) };
         Self::of_file(teacher, path, told)
     }
 
@@ -121,7 +121,7 @@ impl By {
 
     #[cfg(not(feature = "embedded"))]
     fn of_file(teacher: &Teacher, _: &Path, _: Told<'_>) -> Result<Self, Error> {
-        Err(Error::teacher(&teacher.model, "this build has no engine to run a file with: name a model of a gateway"))
+        Err(Error::teacher(&teacher.model, &"this build has no engine to run a file with: name a model of a gateway"))
     }
 
     fn sha256(&self) -> Option<&str> {
