@@ -49,7 +49,6 @@ impl Kind for Finetune {
 
     /// As for conversions and for data sets.
     fn role(&self, input: &Value) -> Role {
-        let collected = !self.collected(input).is_empty();
         let fetches = input["base"].as_str().is_some_and(|base| matches!(Named::of(base), Named::Hub(_)));
         if fetches || !input["publish"].is_null() { Role::Operator } else { dataset::Dataset.role(&input["data"]) }
     }
