@@ -579,7 +579,7 @@ async fn a_job_keeps_to_what_it_began_with_and_learns_from_pairs() {
     eventually("that it has read the base", async || yard.job(&id).await["steps_ended"].as_u64() >= Some(1)).await;
     let (_, gone) = yard.ask(Method::DELETE, "/collection?all=true", None).await;
     assert_eq!(gone["forgotten"], 20);
-    kill(child, "KILL");
+    kill(child, "-KILL");
     // Unoptimised, and beside others, it takes its time.
     let over = |job: &Value| ["succeeded", "failed", "cancelled"].iter().any(|end| job["state"] == *end);
     let begun = std::time::Instant::now();
