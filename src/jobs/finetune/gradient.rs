@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::error::{Error, Result};
 use super::host;
-use super::learner::Tensors;
+use super::learner::{Learner, Tensors};
 
 /// What PyTorch's `clip_grad_norm_` adds to the norm before it divides by it.
 const CLIP_EPSILON: f64 = 1e-6;
@@ -14,7 +14,7 @@ const CLIP_EPSILON: f64 = 1e-6;
 /// # Errors
 /// When a parameter has no gradient, or one that is zero or no number; the error names it. For one reason a gradient may be zero: that of
 /// LoRA's A is as long as its B is, with which training begins.
-pub(super) fn norm(step: u64, parameters: &Tensors, gradients: &Tensors) -> Result<f64> {
+pub(super) fn norm(learner: &dyn Learner, step: u64, parameters: &Tensors, gradients: &Tensors) -> Result<f64> {
     let wrong = |tensor: &str, what| Error::Gradient { step, tensor: tensor.to_owned(), what };
     let mut found = Vec::new();
     for (name, parameter) in parameters {
@@ -24,7 +24,7 @@ pub(super) fn norm(step: u64, parameters: &Tensors, gradients: &Tensors) -> Resu
         }
         found.push(gradient);
     }
-    let squares = squares(&found).map_err(Error::device("measuring the gradient"))?;
+    let squares = squares(learner, &found).map_err(Error::device("measuring the gradient"))?;
     for (name, square) in parameters.keys().zip(&squares) {
         if !square.is_finite() {
             return Err(wrong(name, "not a number, or infinite"));
@@ -44,10 +44,13 @@ pub(super) fn clip(norm: f64, most: Option<f64>) -> f64 {
 }
 
 /// The sum of the squares of each tensor. On an accelerator all are fetched at once, which it waits for only once.
-fn squares(tensors: &[&Tensor]) -> candle_core::Result<Vec<f64>> {
+fn squares(learner: &dyn Learner, tensors: &[&Tensor]) -> candle_core::Result<Vec<f64>> {
     let square = |numbers: &[f32]| numbers.iter().map(|number| f64::from(*number).powi(2)).sum();
     if tensors.iter().all(|tensor| tensor.device().is_cpu()) {
         return tensors.iter().map(|tensor| host::read(tensor, square)).collect();
+    }
+    if let Some(squares) = learner.squares(tensors)? {
+        return Ok(squares);
     }
     let sums = tensors.iter().map(|tensor| tensor.sqr()?.sum_all()).collect::<candle_core::Result<Vec<_>>>()?;
     Ok(Tensor::stack(&sums, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
@@ -62,6 +65,7 @@ fn waits_for_b(name: &str, parameters: &Tensors) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jobs::finetune::optimizer::Stepping;
     use candle_core::Device;
 
     fn tensors(pairs: &[(&str, &[f32])]) -> Tensors {
@@ -71,7 +75,7 @@ mod tests {
     #[test]
     fn a_norm_is_over_all_tensors_and_longer_ones_are_cut() {
         let all = tensors(&[("a", &[3.0]), ("b", &[0.0, 4.0])]);
-        assert!((norm(0, &all, &all).expect("fine") - 5.0).abs() < 1e-12);
+        assert!((norm(&Stepping(false), 0, &all, &all).expect("fine") - 5.0).abs() < 1e-12);
         assert_eq!((clip(5.0, None), clip(0.5, Some(1.0))), (1.0, 1.0));
         assert!((clip(5.0, Some(1.0)) - 0.2).abs() < 1e-7);
     }
@@ -86,7 +90,7 @@ mod tests {
             (tensors(&[("a", &[1.0, 1.0]), ("b", &[0.0])]), "`b` is zero"),
             (tensors(&[("a", &[1.0]), ("b", &[1.0])]), "`a` is of another shape"),
         ] {
-            let error = norm(7, &parameters, &gradients).expect_err("wrong").to_string();
+            let error = norm(&Stepping(false), 7, &parameters, &gradients).expect_err("wrong").to_string();
             assert!(error.contains(word) && error.contains("step 7"), "{error}");
         }
     }
@@ -94,9 +98,12 @@ mod tests {
     #[test]
     fn loras_a_may_wait_for_its_b_but_only_as_long_as_that_is_zero() {
         let gradients = tensors(&[("x.lora_a", &[0.0]), ("x.lora_b", &[1.0])]);
-        assert!((norm(0, &tensors(&[("x.lora_a", &[1.0]), ("x.lora_b", &[0.0])]), &gradients).expect("fine") - 1.0).abs() < 1e-12);
-        assert!(norm(0, &tensors(&[("x.lora_a", &[1.0]), ("x.lora_b", &[0.1])]), &gradients).is_err());
+        assert!(
+            (norm(&Stepping(false), 0, &tensors(&[("x.lora_a", &[1.0]), ("x.lora_b", &[0.0])]), &gradients).expect("fine") - 1.0).abs()
+                < 1e-12
+        );
+        assert!(norm(&Stepping(false), 0, &tensors(&[("x.lora_a", &[1.0]), ("x.lora_b", &[0.1])]), &gradients).is_err());
         let none = tensors(&[("x.lora_a", &[0.0]), ("x.lora_b", &[0.0])]);
-        assert!(norm(0, &none, &none).is_err());
+        assert!(norm(&Stepping(false), 0, &none, &none).is_err());
     }
 }

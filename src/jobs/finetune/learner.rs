@@ -33,6 +33,24 @@ pub struct Distilled {
     pub divergences: Vec<f32>,
 }
 
+/// AdamW's numbers for one step of one tensor, rounded to what they are used with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// What the gradient is multiplied with first.
+    pub scale: f32,
+    /// What weight decay leaves of a parameter.
+    pub kept: f32,
+    /// What the mean moves towards a new gradient.
+    pub mean_moves: f32,
+    /// What stays of the mean square, and what it takes of a new one.
+    pub square_stays: f32,
+    pub square_takes: f32,
+    /// −rate / (1 − β₁ⁿ), and √(1 − β₂ⁿ).
+    pub size: f32,
+    pub root: f32,
+    pub epsilon: f32,
+}
+
 /// A model that can be trained.
 pub trait Learner {
     /// ln p of every label, in their order; nothing is dropped. Parameters that are not named are not there: with none, it is the base model
@@ -65,5 +83,22 @@ pub trait Learner {
     ) -> candle_core::Result<Distilled> {
         let _ = (parameters, batch, how, pass, gradients);
         candle_core::bail!("this learner has no teacher")
+    }
+
+    /// The sum of the squares of each tensor, in single precision and in one piece each. `None`: the learner has no way of its own.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn squares(&self, _tensors: &[&Tensor]) -> candle_core::Result<Option<Vec<f64>>> {
+        Ok(None)
+    }
+
+    /// Changes a parameter by its gradient where it lies, and with it the means of gradients and of their squares; all four are of single
+    /// precision and of one shape. Clones of these tensors see it. `false`: nothing was done, as the learner has no way of its own.
+    ///
+    /// # Errors
+    /// When shapes differ, or what the device says.
+    fn step_in_place(&self, _update: &Update, _parameter_gradient_mean_square: [&Tensor; 4]) -> candle_core::Result<bool> {
+        Ok(false)
     }
 }

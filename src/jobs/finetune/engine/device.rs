@@ -1,41 +1,14 @@
-//! What only some devices can do: an optimiser's step where parameters are, and telling where time goes.
+//! What only some devices can do: telling where time goes.
 
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use super::Engine;
 use crate::jobs::finetune::batch::Batch;
 use crate::jobs::finetune::learner::Tensors;
 
-/// AdamW's numbers for one step of one tensor (Loshchilov and Hutter 2019, as PyTorch writes it).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamW {
-    pub rate: f32,
-    pub betas: [f32; 2],
-    pub epsilon: f32,
-    pub decay: f32,
-    /// 1 − βⁿ of each β.
-    pub corrections: [f32; 2],
-}
-
 impl Engine {
-    /// Changes a parameter by its gradient where it is, and its mean and mean square with it; all four are of single precision and of one
-    /// shape. Their clones see it. `false`: nothing was done, since there is no kernel for it here.
-    ///
-    /// # Errors
-    /// When shapes differ, or what the device says.
-    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is one"))]
-    pub fn step_in_place(&self, step: &AdamW, [parameter, gradient, mean, square]: [&Tensor; 4]) -> Result<bool> {
-        #[cfg(feature = "cuda")]
-        if let Some(offload) = &self.offload {
-            offload.step(&step.of_kernel(), [parameter, gradient, mean, square])?;
-            return Ok(true);
-        }
-        let _ = (step, parameter, gradient, mean, square);
-        Ok(false)
-    }
-
     /// Milliseconds of each kind of work of a pass there and back, by the device's own clock; nothing where it has none.
     ///
     /// # Errors
@@ -59,14 +32,5 @@ impl Engine {
         return self.offload.is_some();
         #[cfg(not(feature = "cuda"))]
         false
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl AdamW {
-    fn of_kernel(&self) -> super::cuda::AdamW {
-        let Self { rate, betas: [first, second], epsilon, decay, corrections } = *self;
-        let [mean, square] = corrections.map(|correction| 1.0 / correction);
-        super::cuda::AdamW { rate, betas: (first, second), epsilon, decay, corrections: (mean, square) }
     }
 }

@@ -49,6 +49,8 @@ use crate::lm::rope::Ropes;
 use crate::lm::weights::Source;
 
 use super::batch::Batch;
+#[cfg(feature = "cuda")]
+use super::learner::Update;
 use super::learner::{Distilled, Learner, Pass, Tensors};
 use super::options::Distill;
 use block::{Block, Step, Tape};
@@ -62,7 +64,6 @@ use rope::Turns;
 use teacher::Teacher;
 use trainable::Weight;
 
-pub use device::AdamW;
 pub use error::{Error, Result};
 pub use gradients::{Gradients, check_finite};
 pub use memory::Memory;
@@ -407,6 +408,18 @@ impl Learner for Engine {
         // Before the model itself is read, so that what either takes for a layer is not there at the same time.
         let lesson = teacher.lesson(batch, how)?;
         self.learn(parameters, (batch, Some(&lesson)), pass, gradients)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn squares(&self, tensors: &[&Tensor]) -> candle_core::Result<Option<Vec<f64>>> {
+        self.offload.as_ref().map(|offload| offload.squares(tensors)).transpose()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn step_in_place(&self, update: &Update, tensors: [&Tensor; 4]) -> candle_core::Result<bool> {
+        let Some(offload) = &self.offload else { return Ok(false) };
+        offload.step(update, tensors)?;
+        Ok(true)
     }
 }
 

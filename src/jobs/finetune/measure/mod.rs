@@ -1,6 +1,7 @@
 //! How fast training is here, and in how much memory: on models of well-known shapes whose weights are random.
 //!
-//! A step is what the trainer does in one: passes over rows of random tokens, forwards and backwards, and AdamW's step for every adapter.
+//! A step is what the trainer does in one: passes over rows of random tokens, forwards and backwards, the gradient's norm, and the trainer's
+//! own optimiser.
 //! [`check`] compares what an accelerator gives with what the CPU gives, on tiny models of every family.
 
 mod check;
@@ -12,12 +13,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::Serialize;
 
 use super::batch::{Batch, Row};
-use super::engine::{self, AdamW, Checkpointing, Engine, Lora, Method, Precision, Settings};
+use super::engine::{self, Checkpointing, Engine, Lora, Method, Precision, Settings};
+use super::gradient;
 use super::learner::{Learner, Pass, Tensors};
+use super::optimizer::AdamW;
+use super::options::Options;
 use super::rng::{Philox, Purpose};
 use crate::gguf::{self, Header, TensorKind};
 use crate::lm::Choice;
@@ -56,6 +60,8 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error("the device failed: {0}")]
     Device(#[from] candle_core::Error),
+    #[error(transparent)]
+    Training(#[from] super::Error),
 }
 
 /// What is to be measured.
@@ -100,6 +106,8 @@ pub struct Measurement {
     pub s_per_step: [f64; 3],
     /// Of all processors together; the median, the least and the most.
     pub cpu_s_per_step: [f64; 3],
+    /// What of a step the gradient's norm and the optimiser take; the median, the least and the most.
+    pub s_optimising: [f64; 3],
     /// Of the device, all together; of this process on the CPU.
     pub peak_bytes: Option<u64>,
     /// Before the first step, of which the weights are.
@@ -129,21 +137,27 @@ pub fn measure(wanted: &Wanted, device: Choice, folder: &Path) -> Result<Measure
     device.synchronize()?;
     let load_s = begun.elapsed().as_secs_f64();
     let watch = Watch::new(device);
-    let (mut times, mut cpu_times, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut times, mut cpu_times, mut optimising, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for step in 0..=wanted.steps as u64 {
         let (begun, cpu_begun) = (Instant::now(), cpu_s());
-        losses.push(run.step(step)?);
+        let (loss, gradients) = run.learn(step)?;
+        device.synchronize()?;
+        let learnt = begun.elapsed();
+        run.optimise(step, &gradients)?;
         device.synchronize()?;
         times.push(begun.elapsed().as_secs_f64());
         cpu_times.push(cpu_s() - cpu_begun);
+        optimising.push(begun.elapsed().saturating_sub(learnt).as_secs_f64());
+        losses.push(loss);
     }
     let spent_ms = if wanted.trace { run.traced()? } else { BTreeMap::new() };
     let of_memory = [watch.peak_bytes(), watch.loaded_bytes()];
-    let cpu_s_per_step = spread(&mut cpu_times[1..]);
+    let (cpu_s_per_step, s_optimising) = (spread(&mut cpu_times[1..]), spread(&mut optimising[1..]));
     Ok(Measurement {
+        cpu_s_per_step,
+        s_optimising,
         made_s,
         load_s,
-        cpu_s_per_step,
         losses,
         spent_ms,
         ..told(wanted, device, &engine, spread(&mut times[1..]), of_memory)
@@ -178,6 +192,7 @@ fn told(
         tokens_per_s: count(tokens * wanted.micro_batches) / s_per_step[0],
         s_per_step,
         cpu_s_per_step: [0.0; 3],
+        s_optimising: [0.0; 3],
         peak_bytes,
         loaded_bytes,
         // The optimiser's state is twice as large as the parameters.
@@ -227,20 +242,18 @@ struct Run<'a> {
     wanted: &'a Wanted,
     engine: &'a Engine,
     parameters: Tensors,
-    /// Means, and mean squares, of gradients.
-    moments: [Tensors; 2],
+    optimizer: AdamW,
 }
 
 impl<'a> Run<'a> {
     fn new(wanted: &'a Wanted, engine: &'a Engine) -> Result<Self, Error> {
         let parameters = engine.init(0)?;
-        let zero = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.zeros_like()?));
-        let zeros = || parameters.iter().map(zero).collect::<candle_core::Result<_>>();
-        Ok(Self { moments: [zeros()?, zeros()?], wanted, engine, parameters })
+        let optimizer = AdamW::new(&Options { learning_rate: 1e-4, weight_decay: 0.01, ..Options::default() }, &parameters)?;
+        Ok(Self { wanted, engine, parameters, optimizer })
     }
 
-    /// The mean of −ln p before the step.
-    fn step(&mut self, step: u64) -> candle_core::Result<f64> {
+    /// The mean of −ln p before the step, and its gradient.
+    fn learn(&self, step: u64) -> candle_core::Result<(f64, Tensors)> {
         let (mut gradients, mut sum, mut labels) = (Tensors::new(), 0.0, 0);
         for micro_batch in 0..self.wanted.micro_batches as u64 {
             let batch = self.batch([step, micro_batch]);
@@ -249,8 +262,7 @@ impl<'a> Run<'a> {
             sum -= log_probs.iter().map(|log_prob| f64::from(*log_prob)).sum::<f64>();
             labels += log_probs.len();
         }
-        self.optimise(step, &gradients)?;
-        Ok(sum / count(labels))
+        Ok((sum / count(labels), gradients))
     }
 
     /// Rows of random tokens, of which all but the first are foretold.
@@ -268,19 +280,9 @@ impl<'a> Run<'a> {
         batch
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "few steps")]
-    fn optimise(&mut self, step: u64, gradients: &Tensors) -> candle_core::Result<()> {
-        let corrections = [0.9_f64, 0.999].map(|beta| (1.0 - beta.powf(step as f64 + 1.0)) as f32);
-        let adam = AdamW { rate: 1e-4, betas: [0.9, 0.999], epsilon: 1e-8, decay: 0.01, corrections };
-        let [means, squares] = &mut self.moments;
-        for (name, parameter) in &mut self.parameters {
-            let (Some(gradient), Some(mean), Some(square)) = (gradients.get(name), means.get_mut(name), squares.get_mut(name)) else {
-                candle_core::bail!("`{name}` has no gradient");
-            };
-            if !self.engine.step_in_place(&adam, [parameter, gradient, mean, square])? {
-                composed_step(&adam, [parameter, mean, square], gradient)?;
-            }
-        }
+    fn optimise(&mut self, step: u64, gradients: &Tensors) -> Result<(), Error> {
+        let norm = gradient::norm(self.engine, step, &self.parameters, gradients)?;
+        self.optimizer.step(self.engine, &mut self.parameters, gradients, (1.0, gradient::clip(norm, Some(1.0))))?;
         Ok(())
     }
 
@@ -288,15 +290,4 @@ impl<'a> Run<'a> {
     fn traced(&self) -> candle_core::Result<BTreeMap<&'static str, f32>> {
         self.engine.spent(&self.parameters, &self.batch([u64::MAX, 0]))
     }
-}
-
-/// AdamW by the device's operations.
-fn composed_step(adam: &AdamW, [parameter, mean, square]: [&mut Tensor; 3], gradient: &Tensor) -> candle_core::Result<()> {
-    let AdamW { rate, epsilon, decay, .. } = *adam;
-    let [(first, of_mean), (second, of_square)] = [0, 1].map(|which| (f64::from(adam.betas[which]), f64::from(adam.corrections[which])));
-    *mean = ((&*mean * first)? + (gradient * (1.0 - first))?)?;
-    *square = ((&*square * second)? + (gradient.sqr()? * (1.0 - second))?)?;
-    let change = ((&*mean / of_mean)? / ((&*square / of_square)?.sqrt()? + f64::from(epsilon))?)?;
-    *parameter = ((&*parameter * (1.0 - f64::from(rate * decay)))? - (change * f64::from(rate))?)?;
-    Ok(())
 }

@@ -1,8 +1,8 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), by PyTorch's formula and in its order of operations.
 //!
 //! Parameters, gradients and what is computed are of single precision; the state is, too, or 8 bits a number ([`blocks`]). On the CPU, and
-//! with 8 bits anywhere, the work is done on slices one after another, so that it comes out the same on every run; otherwise by operations
-//! of the device.
+//! with 8 bits anywhere, the work is done on slices one after another, so that it comes out the same on every run; otherwise by the learner
+//! where the tensors lie, if it can, or by operations of the device.
 
 mod blocks;
 mod moments;
@@ -13,9 +13,11 @@ use candle_core::Tensor;
 
 use super::checkpoint::Content;
 use super::error::{Error, Result};
-use super::learner::Tensors;
+use super::learner::{Learner, Tensors};
 use super::options::Options;
 use moments::Moments;
+#[cfg(test)]
+pub(super) use moments::tests::Stepping;
 
 /// One step for one tensor.
 #[derive(Debug, Clone, Copy)]
@@ -67,15 +69,15 @@ impl AdamW {
         Ok(Self { options: options.clone(), steps, moments })
     }
 
-    /// Changes the parameters by a gradient. `factor`: the schedule's, of the learning rate; `scale`: of the gradient.
-    pub(super) fn step(&mut self, parameters: &mut Tensors, gradients: &Tensors, factor: f64, scale: f64) -> Result<()> {
+    /// Changes the parameters by a gradient. `factors`: the schedule's, of the learning rate, and what the gradient is multiplied with.
+    pub(super) fn step(&mut self, learner: &dyn Learner, parameters: &mut Tensors, gradients: &Tensors, factors: (f64, f64)) -> Result<()> {
         for (tensor, (name, moments)) in (0..).zip(&mut self.moments) {
             let (Some(parameter), Some(gradient)) = (parameters.get_mut(name), gradients.get(name)) else {
                 return Err(Error::Gradient { step: self.steps, tensor: name.clone(), what: "missing" });
             };
             let draw = Draw { seed: self.options.seed, step: self.steps, tensor };
-            let step = of_tensor(&self.options, draw, name, (factor, scale));
-            *parameter = moments.step(step, parameter, gradient).map_err(Error::device("changing the parameters"))?;
+            let step = of_tensor(&self.options, draw, name, factors);
+            *parameter = moments.step(learner, step, parameter, gradient).map_err(Error::device("changing the parameters"))?;
         }
         self.steps += 1;
         Ok(())
@@ -125,7 +127,8 @@ mod tests {
         let mut optimizer = AdamW::new(&options, &parameters).expect("made");
         let gradients: [&[f32]; 3] = [&[0.1, -0.2, 3.0], &[0.3, 0.1, -1.0], &[-0.5, 0.0, 0.25]];
         for (gradient, expected) in gradients.into_iter().zip(TORCH) {
-            optimizer.step(&mut parameters, &tensors("w.weight", gradient), 1.0, 1.0).expect("made");
+            let gradients = tensors("w.weight", gradient);
+            optimizer.step(&Stepping(false), &mut parameters, &gradients, (1.0, 1.0)).expect("made");
             for (found, expected) in numbers(&parameters, "w.weight").iter().zip(expected) {
                 assert!((found - expected).abs() <= 2e-7, "{found} {expected}");
             }

@@ -6,7 +6,7 @@ use super::blocks::{BLOCK, Blocks, Map, Rounding};
 use super::{Draw, Step};
 use crate::jobs::finetune::checkpoint::Content;
 use crate::jobs::finetune::host;
-use crate::jobs::finetune::learner::Tensors;
+use crate::jobs::finetune::learner::{Learner, Tensors, Update};
 
 /// Tensors of fewer numbers are kept as they are: 8 bits would save nothing worth the error.
 const SMALLEST_8_BIT: usize = 4096;
@@ -78,10 +78,11 @@ impl Moments {
         }
     }
 
-    /// Takes the gradient into the means; gives the parameter as it is afterwards.
-    pub(super) fn step(&mut self, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    /// Takes the gradient into the means; gives the parameter as it is afterwards, which may be the same tensor.
+    pub(super) fn step(&mut self, learner: &dyn Learner, step: Step, parameter: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         if let Self::Device { first, second } = self {
-            return on_device(step, parameter, gradient, first, second);
+            let taken = learner.step_in_place(&step.update(), [parameter, gradient, first, second])?;
+            return if taken { Ok(parameter.clone()) } else { on_device(step, parameter, gradient, first, second) };
         }
         let mut numbers = host::read(parameter, <[f32]>::to_vec)?;
         host::read(gradient, |gradient| match self {
@@ -93,18 +94,30 @@ impl Moments {
     }
 }
 
+impl Step {
+    #[expect(clippy::cast_possible_truncation, reason = "scalars are rounded to what they are used with")]
+    fn update(&self) -> Update {
+        let ([beta_1, beta_2], [correction_1, correction_2]) = (self.betas, self.corrections);
+        Update {
+            scale: self.scale as f32,
+            kept: (1.0 - self.rate * self.decay) as f32,
+            mean_moves: (1.0 - beta_1) as f32,
+            square_stays: beta_2 as f32,
+            square_takes: (1.0 - beta_2) as f32,
+            size: (-self.rate / correction_1) as f32,
+            root: correction_2.sqrt() as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+}
+
 /// On slices of one length. Each operation is rounded to single precision, as PyTorch does it.
-#[expect(clippy::cast_possible_truncation, reason = "scalars are rounded to what they are used with")]
 fn update(step: Step, parameters: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-    let [beta_1, beta_2] = step.betas;
-    let (scale, kept) = (step.scale as f32, (1.0 - step.rate * step.decay) as f32);
-    let (new_1, old_2, new_2) = ((1.0 - beta_1) as f32, beta_2 as f32, (1.0 - beta_2) as f32);
-    let [correction_1, correction_2] = step.corrections;
-    let (size, root, epsilon) = ((-step.rate / correction_1) as f32, correction_2.sqrt() as f32, step.epsilon as f32);
+    let Update { scale, kept, mean_moves, square_stays, square_takes, size, root, epsilon } = step.update();
     for (((parameter, gradient), first), second) in parameters.iter_mut().zip(gradient).zip(first).zip(second) {
         let gradient = gradient * scale;
-        *first += new_1 * (gradient - *first);
-        *second = *second * old_2 + new_2 * gradient * gradient;
+        *first += mean_moves * (gradient - *first);
+        *second = *second * square_stays + square_takes * gradient * gradient;
         *parameter = *parameter * kept + size * *first / (second.sqrt() / root + epsilon);
     }
 }
@@ -136,8 +149,40 @@ fn on_device(step: Step, parameter: &Tensor, gradient: &Tensor, first: &mut Tens
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::jobs::finetune::batch::Batch;
+    use crate::jobs::finetune::learner::Pass;
+
+    /// Takes steps over, or leaves them to others.
+    pub struct Stepping(pub bool);
+
+    impl Learner for Stepping {
+        fn log_probs(&self, _: &Tensors, _: &Batch) -> Result<Vec<f32>> {
+            unreachable!("nothing is read")
+        }
+
+        fn accumulate(&self, _: &Tensors, _: &Batch, _: Option<Pass>, _: &mut Tensors) -> Result<Vec<f32>> {
+            unreachable!("nothing is learnt")
+        }
+
+        fn step_in_place(&self, update: &Update, _: [&Tensor; 4]) -> Result<bool> {
+            assert_eq!(*update, STEP.update());
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn what_lies_on_a_device_is_changed_by_the_learner_if_it_can() {
+        let tensor = |numbers: &[f32]| Tensor::new(numbers, &Device::Cpu).expect("made");
+        for taken in [true, false] {
+            let mut moments = Moments::Device { first: tensor(&[0.0]), second: tensor(&[0.0]) };
+            let after = moments.step(&Stepping(taken), STEP, &tensor(&[1.0]), &tensor(&[0.5])).expect("made");
+            assert_eq!(after.to_vec1::<f32>().expect("numbers") == [1.0], taken);
+        }
+    }
 
     const STEP: Step = Step {
         rate: 0.01,
@@ -151,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_operations_of_devices_say_what_the_slices_say() {
-        let device = candle_core::Device::Cpu;
+        let device = Device::Cpu;
         let (parameter, gradient) = ([1.0_f32, -2.0, 0.25], [0.5_f32, 1e-4, -3.0]);
         let (mut numbers, mut first, mut second) = (parameter.to_vec(), vec![0.1, 0.0, -0.2], vec![0.01, 0.0, 0.3]);
         let tensor = |numbers: &[f32]| Tensor::new(numbers, &device).expect("made");

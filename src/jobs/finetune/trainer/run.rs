@@ -83,10 +83,11 @@ impl Run<'_> {
     fn step(&mut self, prepared: &Prepared, begun: Duration) -> Result<bool> {
         let Some(Learnt { sums, gradients }) = self.learn(prepared)? else { return Ok(false) };
         let step = self.state.step;
-        let norm = gradient::norm(step, &self.parameters, &gradients)?;
+        let norm = gradient::norm(self.training.learner, step, &self.parameters, &gradients)?;
         let options = self.training.options;
         let factor = self.schedule.factor(step);
-        self.optimizer.step(&mut self.parameters, &gradients, factor, gradient::clip(norm, options.max_gradient_norm))?;
+        let clip = gradient::clip(norm, options.max_gradient_norm);
+        self.optimizer.step(self.training.learner, &mut self.parameters, &gradients, (factor, clip))?;
         let took = self.pace.worked().saturating_sub(begun);
         self.pace.step_made(took, sums.tokens);
         self.note(prepared, &sums, took);

@@ -5,6 +5,7 @@ use super::gpu::{Argument, Buffer, Gpu, Launch, Rows};
 use super::shape::{Gate, Pairing};
 use super::source::Source;
 use super::table::Table;
+use crate::jobs::finetune::learner::Update;
 
 const THREADS: usize = 256;
 
@@ -267,22 +268,20 @@ pub fn copy_block(gpu: &Gpu, from: u64, to: Rows<'_>, rows: usize, columns: usiz
     gpu.launch(over(Source::Adapter, "copy_block", rows * columns), &arguments)
 }
 
-/// AdamW's settings for one step.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamW {
-    pub rate: f32,
-    pub betas: (f32, f32),
-    pub epsilon: f32,
-    pub decay: f32,
-    /// 1 / (1 − βᵗ)
-    pub corrections: (f32, f32),
+/// AdamW's step of `count` parameters with their gradients, means and mean squares, all in single precision.
+pub fn adamw(gpu: &Gpu, update: &Update, [x, grad, mean, square]: [u64; 4], count: usize) -> Result<()> {
+    let Update { scale, kept, mean_moves, square_stays, square_takes, size, root, epsilon } = *update;
+    let numbers = [scale, kept, mean_moves, square_stays, square_takes, size, root, epsilon].map(Argument::from);
+    let buffers = [x, grad, mean, square].map(Argument::from);
+    gpu.launch(over(Source::Adapter, "adamw", count), &[&buffers[..], &[count.into()], &numbers].concat())
 }
 
-impl AdamW {
-    /// One step of `count` parameters with their gradients, means and mean squares, all in single precision.
-    pub fn step(&self, gpu: &Gpu, [x, grad, mean, square]: [u64; 4], count: usize) -> Result<()> {
-        let numbers = [self.rate, self.betas.0, self.betas.1, self.epsilon, self.decay, self.corrections.0, self.corrections.1];
-        let buffers = [x, grad, mean, square].map(Argument::from);
-        gpu.launch(over(Source::Adapter, "adamw", count), &[&buffers[..], &[count.into()], &numbers.map(Argument::from)].concat())
-    }
+/// The sum of the squares of each stretch of numbers in single precision: where it begins, and how many they are.
+pub fn squares(gpu: &Gpu, stretches: &[(u64, usize)]) -> Result<Vec<f32>> {
+    let starts: Vec<u64> = stretches.iter().map(|(start, _)| *start).collect();
+    let counts: Vec<i32> = stretches.iter().map(|(_, count)| i32::try_from(*count).unwrap_or(i32::MAX)).collect();
+    let (starts, counts, sums) = (gpu.upload(&starts)?, gpu.upload(&counts)?, gpu.uninitialised::<f32>(stretches.len())?);
+    let launch = Launch { source: Source::Adapter, name: "squares", grid: (stretches.len(), 1), threads: 256, shared_bytes: 0 };
+    gpu.launch(launch, &[(&starts).into(), (&counts).into(), (&sums).into()])?;
+    gpu.download(&sums)
 }

@@ -26,7 +26,7 @@ pub use block::{Block, Grads};
 pub use decoder::{Decoder, Weights};
 pub use error::{Error, Result};
 pub use gpu::{Buffer, Gpu, Rows};
-pub use kernels::{AdamW, Angles, copy_block};
+pub use kernels::{Angles, adamw, copy_block, squares};
 pub use linear::{Linear, Pair};
 pub use packed::{Packed, Packing, Vocabulary};
 pub use shape::{Gate, Pairing, Shape};

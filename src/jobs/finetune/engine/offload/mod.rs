@@ -15,11 +15,11 @@ use candle_core::cuda_backend::cudarc::driver::DevicePtr;
 use candle_core::{Device, Result, Storage, Tensor, bail};
 
 use super::block::Block;
-use super::cuda::{AdamW, Decoder, Gpu, Grads, Input, Pair};
+use super::cuda::{Decoder, Gpu, Grads, Input, Pair, adamw, squares};
 use super::linear::Linear;
 use super::{Engine, embedding};
 use crate::jobs::finetune::batch::Batch;
-use crate::jobs::finetune::learner::Tensors;
+use crate::jobs::finetune::learner::{Tensors, Update};
 use angles::Angles;
 
 pub use loading::suits;
@@ -113,8 +113,27 @@ impl Offload {
         Ok(cuda.as_cuda_slice::<f32>()?.device_ptr(self.gpu.stream()).0 + 4 * start as u64)
     }
 
-    /// Changes parameters by their gradients, and means and mean squares with them, where they are.
-    pub fn step(&self, step: &AdamW, tensors: [&Tensor; 4]) -> Result<()> {
+    /// As [`Learner::squares`](super::Learner::squares). The device is waited for once.
+    pub fn squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+        /// Numbers whose squares one block of threads sums.
+        const STRETCH: usize = 1 << 14;
+        let (mut stretches, mut owners) = (Vec::new(), Vec::new());
+        for (owner, tensor) in tensors.iter().enumerate() {
+            let (start, count) = (self.address(tensor)?, tensor.elem_count());
+            for first in (0..count).step_by(STRETCH) {
+                stretches.push((start + 4 * first as u64, STRETCH.min(count - first)));
+                owners.push(owner);
+            }
+        }
+        let mut sums = vec![0.0; tensors.len()];
+        for (owner, sum) in owners.into_iter().zip(squares(&self.gpu, &stretches).map_err(candle_core::Error::wrap)?) {
+            sums[owner] += f64::from(sum);
+        }
+        Ok(sums)
+    }
+
+    /// As [`Learner::step_in_place`](super::Learner::step_in_place).
+    pub fn step(&self, update: &Update, tensors: [&Tensor; 4]) -> Result<()> {
         let mut addresses = [0; 4];
         for (address, tensor) in addresses.iter_mut().zip(tensors) {
             if tensor.shape() != tensors[0].shape() {
@@ -122,7 +141,7 @@ impl Offload {
             }
             *address = self.address(tensor)?;
         }
-        step.step(&self.gpu, addresses, tensors[0].elem_count()).map_err(candle_core::Error::wrap)
+        adamw(&self.gpu, update, addresses, tensors[0].elem_count()).map_err(candle_core::Error::wrap)
     }
 
     /// Memory of weights, and of a pass.

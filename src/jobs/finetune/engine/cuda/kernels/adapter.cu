@@ -27,13 +27,23 @@ extern "C" __global__ void copy_block(const bf16 *from, bf16 *to, int rows, int 
     to[item / columns * stride + item % columns] = from[item];
 }
 
-// AdamW (Loshchilov and Hutter, 2019) as PyTorch writes it. `first`, `second`: 1 / (1 − βᵗ).
-extern "C" __global__ void adamw(float *x, const float *grad, float *mean, float *square, int count, float rate, float beta1, float beta2,
-                                 float eps, float decay, float first, float second) {
+// The sum of the squares of each stretch, which is the work of one block: where it begins, and how many numbers it has.
+extern "C" __global__ void squares(const unsigned long long *starts, const int *counts, float *sums) {
+    __shared__ float scratch[33];
+    const float *x = (const float *)starts[blockIdx.x];
+    float sum = 0.f;
+    for (int i = threadIdx.x; i < counts[blockIdx.x]; i += blockDim.x) sum += x[i] * x[i];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+}
+
+// AdamW (Loshchilov and Hutter, 2019) as PyTorch writes it, in the order of operations that the optimiser has on slices.
+extern "C" __global__ void adamw(float *x, const float *grad, float *mean, float *square, int count, float scale, float kept,
+                                 float mean_moves, float square_stays, float square_takes, float size, float root, float eps) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    float g = grad[i], m = beta1 * mean[i] + (1.f - beta1) * g, v = beta2 * square[i] + (1.f - beta2) * g * g;
+    float g = grad[i] * scale, m = mean[i] + mean_moves * (g - mean[i]), v = square[i] * square_stays + square_takes * g * g;
     mean[i] = m;
     square[i] = v;
-    x[i] = x[i] * (1.f - rate * decay) - rate * (m * first) / (sqrtf(v * second) + eps);
+    x[i] = x[i] * kept + size * m / (sqrtf(v) / root + eps);
 }
