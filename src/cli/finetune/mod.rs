@@ -101,9 +101,10 @@ impl<'a> Command<'a> {
         let threads = u32::try_from(self.threads.get()).unwrap_or(u32::MAX);
         let models = job::Models { base: Some(&self.places), teacher: self.teacher.as_ref() };
         let needs = job::needs(&self.wish, models, bytes, (threads, 0)).map_err(|error| failure(&error))?;
+        let of_device = job::device_memory_bytes(&self.wish, &self.places, &self.device).map_err(|error| failure(&error))?;
         let plan = json!({
             "device": self.device.describe(), "threads": threads, "memory_bytes": needs.memory_bytes, "disk_bytes": needs.disk_bytes,
-            "folder": self.folder,
+            "device_memory_bytes": of_device, "folder": self.folder,
         });
         if self.as_json {
             terminal::print(&format!("{plan:#}"))?;
@@ -114,8 +115,9 @@ impl<'a> Command<'a> {
             values::text(&plan["threads"]),
             values::bytes(&plan["memory_bytes"]),
             values::bytes(&plan["disk_bytes"]),
+            values::bytes(&plan["device_memory_bytes"]),
         ];
-        let rows = values::rows(["DEVICE", "THREADS", "MEMORY", "DISK"], std::iter::once(row));
+        let rows = values::rows(["DEVICE", "THREADS", "MEMORY", "DISK", "DEVICE MEMORY"], std::iter::once(row));
         terminal::print(&terminal::harmless(&terminal::table(&rows)))?;
         Ok(Exit::Ok)
     }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::compute::Compute;
@@ -131,7 +131,9 @@ impl Rows {
             let storage = QStorage::from_data(Cow::Borrowed(self.bytes(0..self.packed.rows)), &compute.device, kind)?;
             return Ok(Base::Quantized(QTensor::new(storage, shape)?));
         }
-        Ok(Base::Dense(compute.tensor(self.all(), shape)?.to_dtype(compute.dtype)?))
+        // Narrowed before it goes there, so that nothing wider leaves holes in the device's memory.
+        let all = Tensor::from_vec(self.all(), shape, &Device::Cpu)?;
+        Ok(Base::Dense(all.to_dtype(compute.dtype)?.to_device(&compute.device)?))
     }
 }
 
@@ -186,6 +188,15 @@ impl Base {
             Self::Dense(tensor) => Ok(tensor.clone()),
             Self::Quantized(tensor) => tensor.dequantize(&compute.device)?.to_dtype(compute.dtype),
             Self::File(rows) => compute.tensor(rows.all(), (rows.count(), rows.columns())),
+        }
+    }
+
+    /// What it takes of an accelerator's memory.
+    pub fn device_bytes(&self) -> usize {
+        match self {
+            Self::Dense(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+            Self::Quantized(tensor) => tensor.storage_size_in_bytes(),
+            Self::File(_) => 0,
         }
     }
 

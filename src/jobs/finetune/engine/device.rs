@@ -1,12 +1,43 @@
-//! What only some devices can do: telling where time goes.
+//! What only some devices can do: telling how much memory is taken, and where time goes.
 
 use std::collections::BTreeMap;
 
-use candle_core::Result;
+use candle_core::{Device, Result};
 
 use super::Engine;
 use crate::jobs::finetune::batch::Batch;
 use crate::jobs::finetune::learner::Tensors;
+
+/// Has an accelerator keep memory between passes, which take the same again and again.
+#[cfg(feature = "cuda")]
+pub fn keep_memory(device: &Device) -> Result<()> {
+    let Ok(cuda) = device.as_cuda_device() else { return Ok(()) };
+    super::cuda::pool::keep(cuda.cuda_stream().context()).map_err(candle_core::Error::wrap)
+}
+
+/// Memory of an accelerator that is taken, by anybody; what this process takes counts with the most it had since [`forget_peak`]. `None`:
+/// the device does not say.
+#[must_use]
+pub fn peak_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return super::cuda::pool::peak_bytes(device.as_cuda_device().ok()?.cuda_stream().context()).ok();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
+/// Gives memory of an accelerator back that nobody uses, and begins to count anew.
+pub fn forget_peak(device: &Device) {
+    #[cfg(feature = "cuda")]
+    if let Ok(cuda) = device.as_cuda_device() {
+        // Where it cannot be done, an older peak is told.
+        let _ = super::cuda::pool::forget_peak(cuda.cuda_stream().context());
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
 
 impl Engine {
     /// Milliseconds of each kind of work of a pass there and back, by the device's own clock; nothing where it has none.
@@ -23,6 +54,11 @@ impl Engine {
         }
         let _ = (parameters, batch);
         Ok(BTreeMap::new())
+    }
+
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        self.compute.device.is_cpu()
     }
 
     /// Whether passes are made by kernels of this crate, on a GPU.

@@ -64,6 +64,7 @@ use rope::Turns;
 use teacher::Teacher;
 use trainable::Weight;
 
+pub use device::{forget_peak, peak_bytes};
 pub use error::{Error, Result};
 pub use gradients::{Gradients, check_finite};
 pub use memory::Memory;
@@ -100,6 +101,8 @@ impl Engine {
     /// # Errors
     /// When the model is not supported or broken, the settings make no sense or name what it does not have, or the device fails.
     pub fn load(path: &Path, header: &Header, device: Device, settings: &Settings) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        device::keep_memory(&device)?;
         let fused = device.is_cpu();
         let compute = Compute { dtype: activations(fused, settings), fused, device };
         #[cfg(feature = "cuda")]

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use crate::domain::clock::Clock;
 use crate::jobs::finetune::checkpoint::Sample;
+use crate::jobs::finetune::engine;
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::finetune::report::{Events, Lines};
 use crate::jobs::finetune::trainer::{Observer, Progress, Record};
 use crate::jobs::make::Watcher;
+use crate::lm::Device;
 
 /// Lines of JSON, one for each step and each look.
 pub const METRICS: &str = "metrics.jsonl";
@@ -21,6 +23,7 @@ pub type Sampler<'a> = dyn Fn(&Tensors) -> io::Result<Vec<Sample>> + 'a;
 pub struct Following<'a> {
     watcher: &'a dyn Watcher,
     folder: &'a Path,
+    device: &'a Device,
     clock: &'a Clock,
     sampler: &'a Sampler<'a>,
     lines: Option<Lines>,
@@ -28,8 +31,8 @@ pub struct Following<'a> {
 }
 
 impl<'a> Following<'a> {
-    pub fn new(watcher: &'a dyn Watcher, folder: &'a Path, clock: &'a Clock, sampler: &'a Sampler<'a>) -> Self {
-        Self { watcher, folder, clock, sampler, lines: None, events: None }
+    pub fn new(watcher: &'a dyn Watcher, folder: &'a Path, device: &'a Device, clock: &'a Clock, sampler: &'a Sampler<'a>) -> Self {
+        Self { watcher, folder, device, clock, sampler, lines: None, events: None }
     }
 }
 
@@ -77,8 +80,9 @@ impl Observer for Following<'_> {
         self.watcher.hold();
     }
 
+    /// Of what is trained on.
     fn memory_bytes(&mut self) -> Option<u64> {
-        crate::jobs::memory::own()
+        if self.device.is_cpu() { crate::jobs::memory::own() } else { engine::peak_bytes(&self.device.candle()) }
     }
 }
 

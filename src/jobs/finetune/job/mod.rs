@@ -19,7 +19,7 @@ pub use error::Error;
 pub use follow::{EVENTS, METRICS};
 pub use kind::Finetune;
 pub use outcome::{ADAPTER, Ingredients, Model, SAFETENSORS, Survived, Tested, file_name};
-pub use plan::{Models, device, memory_bytes, needs};
+pub use plan::{Models, device, device_memory_bytes, memory_bytes, needs};
 pub use report::{report, texts};
 pub use stages::{Asked, Base, Data, Run, Tuning};
 pub use wish::{Adapter, Export, Trained, Wish, Wrong};

@@ -8,8 +8,9 @@ use super::teacher;
 use super::wish::Wish;
 use crate::jobs::convert::{self, Source, Target};
 use crate::jobs::finetune::engine::Engine;
+use crate::jobs::finetune::options::Options;
 use crate::jobs::make::Places;
-use crate::lm::Choice;
+use crate::lm::{Choice, Device};
 use crate::storage::jobs::Needs;
 
 /// What the process takes beside the work itself.
@@ -84,6 +85,26 @@ fn unseen_teacher(wish: &Wish, teacher: Option<&Places>) -> Result<(u64, u64), E
         None | Some(Places { source: Source::Gguf(_), .. }) => Ok((0, 0)),
         Some(places) => Ok((LATER_BYTES / 4, of_folder(places)?.1)),
     }
+}
+
+/// Memory of an accelerator at the peak of a training; the weights are loaded there to know it. `None`: on the CPU, and where there is no
+/// file of the base yet.
+///
+/// # Errors
+/// A model that cannot be trained so, or is too large for the device.
+pub fn device_memory_bytes(wish: &Wish, base: &Places, device: &Device) -> Result<Option<u64>, Error> {
+    let (Source::Gguf(path), false) = (&base.source, device.is_cpu()) else { return Ok(None) };
+    let engine = Engine::load(path, &header(path)?, device.candle(), &settings_for(wish, true))?;
+    let Options { batch_tokens, sequence_tokens, .. } = wish.training;
+    Ok(Some(peak_bytes(wish, &engine, batch_tokens, sequence_tokens)))
+}
+
+/// Memory of the device at the peak of a training; on the CPU without the optimiser's state.
+pub(super) fn peak_bytes(wish: &Wish, engine: &Engine, tokens: usize, longest_row: usize) -> u64 {
+    let memory = engine.predicted(tokens, longest_row);
+    // With 8 bits it lies in the memory of the CPU.
+    let moments = if engine.is_on_cpu() || wish.training.eight_bit { 0 } else { 2 * memory.parameters_bytes };
+    memory.total_bytes() + moments
 }
 
 /// Of a folder only its size is known before it is converted.

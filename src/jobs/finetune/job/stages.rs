@@ -260,12 +260,13 @@ impl Tuning<'_> {
     /// What the engine and the trainer say, and that it was stopped.
     pub fn train(&self, base: &Base, teacher: Option<&Base>, data: &Data) -> Result<Run, Error> {
         let engine = self.engine(base, teacher)?;
+        engine::forget_peak(&self.device.candle());
         let training = self.rows(base, data, Side::Train)?;
         let validation = self.rows(base, data, Side::Validation)?;
         let Some(rows) = training else { return Err(dataset::Error::Nothing(" to learn from".to_owned()).into()) };
         let longest = data.train.max_tokens as usize;
         let tokens = self.wish.training.batch_tokens.max(longest);
-        let predicted_peak_bytes = engine.predicted_bytes(tokens, longest);
+        let predicted_peak_bytes = super::plan::peak_bytes(self.wish, &engine, tokens, longest);
         let parameters = engine.init(self.wish.training.seed)?;
         let trained_parameters = parameters.values().map(|tensor| tensor.elem_count() as u64).sum();
         let checkpoints = self.folder.join("checkpoints");
@@ -282,7 +283,7 @@ impl Tuning<'_> {
             clock: self.clock,
         };
         let sampler = |parameters: &Tensors| self.samples(base, parameters);
-        let mut following = Following::new(self.watcher, self.folder, self.clock, &sampler);
+        let mut following = Following::new(self.watcher, self.folder, self.device, self.clock, &sampler);
         let trained = trainer::train(&training, parameters, &mut following)?;
         if trained.summary.ending == crate::jobs::finetune::checkpoint::Ending::Stopped {
             return Err(Error::Stopped);

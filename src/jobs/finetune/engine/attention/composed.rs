@@ -8,7 +8,7 @@ use super::super::compute::{Compute, wide};
 use super::{How, rows};
 
 /// Queries whose scores are made together.
-const QUERIES: usize = 256;
+pub const QUERIES: usize = 256;
 
 /// Some queries of a row with what they see, by key head: keys × (queries of all heads that share them) × numbers.
 struct Tile {

@@ -6,6 +6,7 @@
 mod composed;
 mod fused;
 
+pub use composed::QUERIES as COMPOSED_QUERIES;
 pub use fused::QUERIES;
 
 use std::ops::Range;

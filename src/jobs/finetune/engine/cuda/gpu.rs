@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::cudarc;
 use cudarc::cublas::{self, CudaBlas};
-use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute, CUmemPool_attribute};
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use cudarc::driver::{CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, ValidAsZeroBits, result};
 
 use super::error::{Error, Result, doing};
+use super::pool;
 use super::source::Source;
 use super::trace::Trace;
 
@@ -146,23 +147,9 @@ pub struct Launch {
 }
 
 impl Gpu {
-    /// Works on this stream. Memory that was given back is kept for the next who asks rather than returned to the system, as the driver
-    /// would do at every synchronisation.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    pub fn new(stream: Arc<CudaStream>, blas: Arc<CudaBlas>) -> Result<Self> {
-        let device = stream.context().cu_device();
-        let mut keep = u64::MAX;
-        // SAFETY: the attribute takes a 64-bit number, which outlives the call.
-        let kept = unsafe {
-            result::device::get_default_mem_pool(device).and_then(|pool| {
-                let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-                result::mem_pool::set_attribute(pool, threshold, std::ptr::from_mut(&mut keep).cast())
-            })
-        };
-        doing("keep memory for later", kept)?;
-        Ok(Self { stream, blas, compiled: Arc::default(), trace: Arc::default() })
+    /// Works on this stream.
+    pub fn new(stream: Arc<CudaStream>, blas: Arc<CudaBlas>) -> Self {
+        Self { stream, blas, compiled: Arc::default(), trace: Arc::default() }
     }
 
     /// Times what is launched from here on.
@@ -222,17 +209,8 @@ impl Gpu {
 
     /// Bytes that can be had: what nobody uses, and what was given back and kept for later.
     pub fn available(&self) -> Result<usize> {
-        let (mut reserved, mut used) = (0_u64, 0_u64);
-        let read = |attribute, number: &mut u64| {
-            // SAFETY: both attributes are 64-bit numbers, and `number` outlives the call.
-            unsafe {
-                let pool = result::device::get_default_mem_pool(self.stream.context().cu_device())?;
-                result::mem_pool::get_attribute(pool, attribute, std::ptr::from_mut(number).cast())
-            }
-        };
-        let asked = read(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &mut reserved)
-            .and_then(|()| read(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &mut used));
-        doing("say how much memory is kept for later", asked)?;
+        let read = |attribute| doing("say how much memory is kept for later", pool::read(self.stream.context(), attribute));
+        let (reserved, used) = (read(pool::RESERVED)?, read(pool::USED)?);
         Ok(self.memory()?.0 + usize::try_from(reserved.saturating_sub(used)).unwrap_or(0))
     }
 

@@ -16,6 +16,7 @@ mod head;
 mod kernels;
 mod linear;
 mod packed;
+pub mod pool;
 mod shape;
 mod source;
 mod table;

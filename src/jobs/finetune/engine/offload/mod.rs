@@ -41,9 +41,6 @@ impl fmt::Debug for Offload {
     }
 }
 
-/// What is taken besides weights, activations and what is trained: the driver's, cuBLAS's and the kernels' own memory.
-const RUNTIME_BYTES: u64 = 640 << 20;
-
 impl Offload {
     /// Takes over the weights of an engine that was loaded for the CPU.
     pub fn new(engine: &Engine, device: &Device) -> Result<Self> {
@@ -147,7 +144,7 @@ impl Offload {
     /// Memory of weights, and of a pass.
     pub fn memory_bytes(&self, tokens: usize) -> (u64, u64) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.decoder.weights_bytes() as u64, state.decoder.pass_bytes(tokens, tokens) as u64 + RUNTIME_BYTES)
+        (state.decoder.weights_bytes() as u64, state.decoder.pass_bytes(tokens, tokens) as u64)
     }
 }
 
@@ -161,7 +158,7 @@ fn gpu(device: &Device) -> Result<Gpu> {
     if let Some(gpu) = open.iter().find(|gpu| Arc::ptr_eq(gpu.stream(), &cuda.cuda_stream())) {
         return Ok(gpu.clone());
     }
-    let gpu = Gpu::new(cuda.cuda_stream(), cuda.cublas_handle()).map_err(candle_core::Error::wrap)?;
+    let gpu = Gpu::new(cuda.cuda_stream(), cuda.cublas_handle());
     open.push(gpu.clone());
     Ok(gpu)
 }

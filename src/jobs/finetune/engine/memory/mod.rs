@@ -1,6 +1,6 @@
 //! How much memory a pass takes, known before it is made.
 
-use candle_core::DType;
+mod composed;
 
 use super::Engine;
 use super::attention::QUERIES;
@@ -8,6 +8,11 @@ use super::base::BLOCK;
 use super::block::Block;
 use super::linear::Linear;
 use super::products::PIECE;
+
+/// What is taken on an NVIDIA GPU besides weights, activations and what is trained: the driver's, cuBLAS's and the kernels' own memory.
+const RUNTIME_BYTES: u64 = 640 << 20;
+/// What candle's kernels take, all together.
+const CANDLE_BYTES: u64 = 48 << 20;
 
 /// Peak memory of a pass, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +62,16 @@ impl Engine {
         let bytes = |count: usize| 4 * count as u64;
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
-            let (weights_bytes, activations_bytes) = offload.memory_bytes(tokens);
+            let (weights_bytes, pass_bytes) = offload.memory_bytes(tokens);
+            let activations_bytes = pass_bytes + RUNTIME_BYTES;
             let parameters_bytes = bytes(self.parameter_count());
             return Memory { weights_bytes, parameters_bytes, gradients_bytes: parameters_bytes, activations_bytes };
+        }
+        if !self.compute.fused {
+            let memory = composed::Pass::new(self, tokens, longest_row).memory();
+            // On other accelerators than NVIDIA's nobody has looked.
+            let runtime_bytes = if self.compute.device.is_cuda() { RUNTIME_BYTES + CANDLE_BYTES } else { 0 };
+            return Memory { activations_bytes: memory.activations_bytes + runtime_bytes, ..memory };
         }
         let parameters = self.parameter_count();
         let (kept, layer) = self.layers();
@@ -73,7 +85,7 @@ impl Engine {
             weights_bytes: self.weights_bytes + taught.weights_bytes,
             parameters_bytes: bytes(parameters),
             gradients_bytes: bytes(parameters),
-            activations_bytes: bytes(activations) * self.compute.dtype.size_in_bytes() as u64 / DType::F32.size_in_bytes() as u64,
+            activations_bytes: bytes(activations),
         }
     }
 
@@ -94,12 +106,6 @@ impl Engine {
 
     fn parameter_count(&self) -> usize {
         self.trainable.iter().map(|trainable| trainable.shape.iter().product::<usize>()).sum()
-    }
-
-    /// [`Engine::predicted`], all together.
-    #[must_use]
-    pub fn predicted_bytes(&self, tokens: usize, longest_row: usize) -> u64 {
-        self.predicted(tokens, longest_row).total_bytes()
     }
 
     /// Numbers for each token: what is kept of all layers, and what there is besides while one is gone back through.
