@@ -177,9 +177,16 @@ impl Encoder {
         let (text, spans) = without(&written.text, written.marks.apart, spans);
         let places = Places { text: &text, tokens: &tokens, ends: &ends, tokenizer: &self.tokenizer };
         let (mut weights, unended) = places.weights(&spans, self.options.mask);
+        let end = places.end_of_transcript(&spans).filter(|_| self.template.is_plain()).zip(self.tokenizer.eos());
         encoded.defused |= written.defused;
-        encoded.unended |= unended;
+        encoded.unended |= unended && end.is_none();
         let mut tokens = tokens;
+        // A transcript has no token that ends a turn. Without one that ends the text, the model would never learn to stop.
+        if let Some((behind, eos)) = end {
+            weights[behind..].fill(1.0);
+            tokens.push(eos);
+            weights.push(1.0);
+        }
         if tokens.len() > self.options.sequence_tokens {
             if self.options.long == Long::Drop {
                 return Err(Dropped::TooLong);
@@ -307,14 +314,23 @@ impl Places<'_> {
             Mask::Assistant => spans,
         };
         for span in learnt {
-            let behind = self.ends.partition_point(|end| *end < span.end) + 1;
-            let behind = behind.min(self.tokens.len());
+            let behind = self.behind(span);
             let end = self.end_of_turn(behind);
             unended |= end.is_none();
             let first = self.first_in(span.start);
             weights[first.min(behind)..end.map_or(behind, |end| end + 1)].fill(1.0);
         }
         (weights, unended)
+    }
+
+    /// The first token behind the last answer, if nothing is said behind it.
+    fn end_of_transcript(&self, spans: &[Range<usize>]) -> Option<usize> {
+        let last = spans.last().filter(|last| self.text[last.end..].trim().is_empty())?;
+        Some(self.behind(last))
+    }
+
+    fn behind(&self, span: &Range<usize>) -> usize {
+        (self.ends.partition_point(|end| *end < span.end) + 1).min(self.tokens.len())
     }
 
     /// The first token that reaches beyond a place, or stands there for a space that only the vocabulary wants.

@@ -136,6 +136,27 @@ fn rows_that_are_too_long_lose_their_end_as_long_as_something_is_left_to_learn()
 }
 
 #[test]
+fn a_transcript_ends_with_the_token_that_ends_a_text() {
+    let header = Header::read_file(&folder().join("mistral.gguf")).expect("sound");
+    let tokenizer = || Tokenizer::from_header(&header).expect("a tokenizer");
+    for mask in [Mask::Assistant, Mask::Last, Mask::Completion, Mask::All] {
+        let encoder = Encoder::new(tokenizer(), Template::plain(), Options { mask, ..Options::default() }).expect("an encoder");
+        let encoded = encoder.encode(&chat("Which team?", "ENCINO")).expect("encoded");
+        let row = &encoded.rows[0];
+        assert_eq!((row.tokens.last().copied(), encoded.unended), (encoder.tokenizer().eos(), false));
+        let first = row.weights.iter().rposition(|weight| *weight == 0.0).map_or(0, |last| last + 1);
+        let learnt = row.tokens[first..row.tokens.len() - 1].iter().flat_map(|token| encoder.tokenizer().token_bytes(*token));
+        let learnt = String::from_utf8_lossy(&learnt.copied().collect::<Vec<_>>()).into_owned();
+        assert!(learnt.ends_with("ENCINO\n") && (mask == Mask::All || !learnt.contains("team")), "{mask:?}: {learnt:?}");
+    }
+    // What is said behind the answer is not learnt, and so neither is an end.
+    let encoder = Encoder::new(tokenizer(), Template::plain(), Options::default()).expect("an encoder");
+    let asked = [Turn::new(Role::User, "a"), Turn::new(Role::Assistant, "b"), Turn::new(Role::User, "c")];
+    let encoded = encoder.encode(&example(Body::Chat(asked.to_vec()))).expect("encoded");
+    assert!(encoded.unended && encoded.rows[0].tokens.last().copied() != encoder.tokenizer().eos());
+}
+
+#[test]
 fn plain_text_is_learnt_whole_and_ends() {
     let golden = golden();
     let encoder = encoder("mistral", &golden, Options { sequence_tokens: 16, ..Options::default() });
