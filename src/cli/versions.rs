@@ -25,10 +25,10 @@ pub fn run(args: &Versions, variables: &Variables) -> Result<Exit, Failure> {
         Some(VersionsCommand::List { name }) => list(&settings, name.as_deref(), as_json),
         Some(VersionsCommand::Show { name, number }) => show(&settings, name, *number),
         Some(VersionsCommand::Promote { name, number, to }) => {
-            promote(&settings, Promotion { name: parsed(name)?, version: Some(*number), to: to.clone(), library: None }, as_json)
+            promote(&settings, &Promotion { name: parsed(name)?, version: Some(*number), to: to.clone(), library: None }, as_json)
         }
         Some(VersionsCommand::Rollback { name }) => {
-            promote(&settings, Promotion { name: parsed(name)?, version: None, to: Vec::new(), library: None }, as_json)
+            promote(&settings, &Promotion { name: parsed(name)?, version: None, to: Vec::new(), library: None }, as_json)
         }
     }
 }
@@ -103,7 +103,7 @@ fn show(settings: &config::Config, name: &str, number: Option<u32>) -> Result<Ex
     Ok(Exit::Ok)
 }
 
-fn promote(settings: &config::Config, promotion: Promotion, as_json: bool) -> Result<Exit, Failure> {
+fn promote(settings: &config::Config, promotion: &Promotion, as_json: bool) -> Result<Exit, Failure> {
     let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
     let [library, folder] = [library::FOLDER, versions::FOLDER].map(|name| settings.data_dir.join(name));
     let found = promotion.find(&folder, &servers).map_err(|error| refused(&error))?;

@@ -59,7 +59,8 @@ impl TestApp {
     pub async fn on(data: TempDir, fakes: &[&FakeOllama], change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&data, fakes);
         change(&mut config);
-        let app = app::start(config, Clock::system()).await.expect("starts");
+        // It holds the configuration, which is too large for the stack of every test that holds this.
+        let app = Box::pin(app::start(config, Clock::system())).await.expect("starts");
         Self::around(app, data)
     }
 
