@@ -107,7 +107,7 @@ fn promote(settings: &config::Config, promotion: &Promotion, as_json: bool) -> R
     let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
     let [library, folder] = [library::FOLDER, versions::FOLDER].map(|name| settings.data_dir.join(name));
     let found = promotion.find(&folder, &servers).map_err(|error| refused(&error))?;
-    let watching = Watching::with_notes();
+    let watching = Watching::new();
     watching.stop_on_interrupt();
     let shipment = found.shipment(&library, &folder, &settings.jobs.publish);
     let delivered = steps::publish(&shipment, &watching).map_err(|error| Failure::new(Exit::Refused, error.to_string(), ""))?;

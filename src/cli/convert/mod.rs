@@ -276,6 +276,10 @@ impl Published {
 fn told(one: &Delivered, name: &str) -> Result<String, String> {
     match &one.outcome {
         Ok(outcome) if outcome["version"].is_u64() => Ok(format!("{name}: version {}; `arriero versions` lists them", outcome["version"])),
+        Ok(outcome) if outcome["not_kept"].is_string() => Ok(format!(
+            "{name}: published, but not kept as a version to come back to: {}",
+            outcome["not_kept"].as_str().unwrap_or_default()
+        )),
         Ok(outcome) => {
             let word = outcome["action"].as_str().unwrap_or("there, and served from the next start of the gateway on");
             Ok(format!("{name} on {}: {word}", one.to))

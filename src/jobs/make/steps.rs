@@ -227,13 +227,13 @@ pub fn publish(shipment: &Shipment<'_>, watcher: &dyn Watcher) -> Result<Vec<Del
         delivered.push(Delivered { to: "library".to_owned(), outcome });
     }
     if delivered.iter().all(|one| one.outcome.is_ok()) {
-        delivered.extend(remembered(shipment, &artifact, watcher));
+        delivered.extend(remembered(shipment, &artifact));
     }
     Ok(delivered)
 }
 
 /// Keeps what has been published as a version of its name. It stays published where that cannot be.
-fn remembered(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watcher) -> Option<Delivered> {
+fn remembered(shipment: &Shipment<'_>, artifact: &Artifact) -> Option<Delivered> {
     let keep = shipment.config.keep_versions;
     if keep == 0 {
         return None;
@@ -241,13 +241,12 @@ fn remembered(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watche
     let Shipment { manifest, lineage, .. } = *shipment;
     let to = shipment.servers.iter().map(|server| server.name()).collect();
     let candidate = Candidate { artifact, manifest, to, library: shipment.library.is_some(), lineage };
-    match Versions::of(shipment.versions, &manifest.name).record(&candidate, keep, Clock::system().unix_ms()) {
-        Ok(version) => Some(Delivered { to: "versions".to_owned(), outcome: Ok(serde_json::json!({"version": version.number})) }),
-        Err(error) => {
-            watcher.note(&format!("{} is published, but not kept as a version to come back to: {error}", manifest.name));
-            None
-        }
-    }
+    let recorded = Versions::of(shipment.versions, &manifest.name).record(&candidate, keep, Clock::system().unix_ms());
+    let outcome = match recorded {
+        Ok(version) => serde_json::json!({"version": version.number}),
+        Err(error) => serde_json::json!({"not_kept": error.to_string()}),
+    };
+    Some(Delivered { to: "versions".to_owned(), outcome: Ok(outcome) })
 }
 
 fn to_servers(shipment: &Shipment<'_>, artifact: &Artifact, watcher: &dyn Watcher) -> Result<Vec<Delivered>, Error> {
