@@ -1,6 +1,10 @@
 """Writes llamacpp.json: what llama.cpp says about the demo model, for tests/it/lm.rs.
 
     pip install xllamacpp && python tests/golden/llamacpp.py MODEL.gguf
+    python tests/golden/llamacpp.py --f32 MODEL-F32.gguf
+
+The second writes llamacpp_f32.json: the perplexity of the first tokens of the same text on the model in F32, all computed in 32 bits, for
+tests/it/gemma_folder.rs, which leaves that file in the folder that ARRIERO_TEST_KEEP names.
 
 For each prompt: its token ids, the 64 tokens llama.cpp adds greedily, and at each of them how far the second best token was
 behind (difference of log-probabilities). For perplexity.txt: the ids of its first tokens and llama.cpp's perplexity on them.
@@ -20,6 +24,7 @@ import xllamacpp
 HERE = Path(__file__).parent
 GENERATED = 64
 TEXT_TOKENS = 2000
+F32_TOKENS = 400
 FORCE = 1e6
 PROMPTS = [
     "The capital of France is",
@@ -45,8 +50,10 @@ PROMPTS = [
 ]
 
 
-def start(model):
+def start(model, wide=False):
     params = xllamacpp.CommonParams()
+    if wide:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.model.path = model
     params.n_ctx = 4096
     params.n_parallel = 1
@@ -88,18 +95,31 @@ def log_probability(server, before, token):
     return step["logprob"]
 
 
-def perplexity(server):
-    tokens = tokenize(server, (HERE / "perplexity.txt").read_text(encoding="utf-8"))[:TEXT_TOKENS]
+def perplexity(server, count=TEXT_TOKENS):
+    tokens = tokenize(server, (HERE / "perplexity.txt").read_text(encoding="utf-8"))[:count]
     total = sum(log_probability(server, tokens[:i], tokens[i]) for i in range(1, len(tokens)))
     return {"tokens": tokens, "perplexity": math.exp(-total / (len(tokens) - 1))}
 
 
+def version():
+    return xllamacpp.__version__ if hasattr(xllamacpp, "__version__") else "unknown"
+
+
+def main_f32(model):
+    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    golden = {"model_sha256": digest, "xllamacpp": version(), "text": perplexity(start(model, wide=True), F32_TOKENS)}
+    (HERE / "llamacpp_f32.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(len(golden["text"]["tokens"]), "tokens, perplexity", golden["text"]["perplexity"])
+
+
 def main():
+    if sys.argv[1] == "--f32":
+        return main_f32(sys.argv[2])
     model = sys.argv[1]
     server = start(model)
     golden = {
         "model_sha256": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
-        "xllamacpp": xllamacpp.__version__ if hasattr(xllamacpp, "__version__") else "unknown",
+        "xllamacpp": version(),
         "continuations": [continuation(server, prompt) for prompt in PROMPTS],
         "text": perplexity(server),
     }

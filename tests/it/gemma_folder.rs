@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arriero::gguf::file_type::FileType;
 use arriero::gguf::{Header, TensorInfo, quants};
@@ -10,6 +10,7 @@ use arriero::jobs::convert::{Options, Source, Target, convert};
 use arriero::lm::{Device, Model};
 use serde_json::{Map, Value, json};
 
+use crate::lm::perplexity;
 use crate::support::demo_model;
 
 const NAMES: [(&str, &str); 13] = [
@@ -124,6 +125,7 @@ fn write_tokenizer(folder: &Path, header: &Header) {
 fn write_config(folder: &Path, header: &Header) {
     let number = |key: &str| header.metadata.u64(&format!("gemma3.{key}")).expect("there");
     let real = |key: &str| header.metadata.f32(&format!("gemma3.{key}"));
+    let token = |name: &str| header.metadata.u64(&format!("tokenizer.ggml.{name}_token_id"));
     let vocabulary = header.tensor("token_embd.weight").expect("there").dimensions[1];
     let config = json!({
         "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "torch_dtype": "bfloat16", "vocab_size": vocabulary,
@@ -131,9 +133,41 @@ fn write_config(folder: &Path, header: &Header) {
         "num_hidden_layers": number("block_count"), "num_attention_heads": number("attention.head_count"),
         "num_key_value_heads": number("attention.head_count_kv"), "head_dim": number("attention.key_length"),
         "max_position_embeddings": number("context_length"), "sliding_window": number("attention.sliding_window"),
-        "rms_norm_eps": 1e-6, "rope_theta": real("rope.freq_base"), "rope_local_base_freq": 1e4,
+        "bos_token_id": token("bos"), "eos_token_id": token("eos"), "pad_token_id": token("padding"), "rms_norm_eps": 1e-6, "rope_theta": real("rope.freq_base"), "rope_local_base_freq": 1e4,
     });
     std::fs::write(folder.join("config.json"), config.to_string()).expect("written");
+}
+
+/// The folder, made of the demo model.
+fn taken_apart(place: &Path) -> PathBuf {
+    let path = demo_model();
+    let (file, header) = (std::fs::read(&path).expect("read"), Header::read_file(&path).expect("a model"));
+    let folder = place.join("gemma-3-270m");
+    std::fs::create_dir(&folder).expect("made");
+    write_weights(&folder, &file, &header);
+    write_tokenizer(&folder, &header);
+    write_config(&folder, &header);
+    folder
+}
+
+#[test]
+fn in_32_bits_the_engine_and_llama_cpp_are_equally_surprised() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (folder, out) = (taken_apart(place.path()), place.path().join("gemma-f32.gguf"));
+    let made = convert(&Options::new(Source::Folder(folder), FileType::F32, Target::File(out.clone())), &()).expect("converted");
+    if let Some(kept) = std::env::var_os("ARRIERO_TEST_KEEP") {
+        std::fs::copy(&out, PathBuf::from(kept).join("gemma-f32.gguf")).expect("kept");
+    }
+    let golden =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llamacpp_f32.json")).expect("the golden file");
+    let golden: Value = serde_json::from_str(&golden).expect("JSON");
+    assert_eq!(golden["model_sha256"], made[0].sha256, "llama.cpp was asked about another file: run tests/golden/llamacpp.py anew");
+    let tokens: Vec<u32> = serde_json::from_value(golden["text"]["tokens"].clone()).expect("tokens");
+    let expected = golden["text"]["perplexity"].as_f64().expect("a number");
+    let device = Device::each_exact_cpu(2).pop().expect("at least the plain one");
+    let found = perplexity(&Model::load(&out, &Header::read_file(&out).expect("a model"), &device).expect("loaded"), &tokens);
+    println!("perplexity {found:.6}, llama.cpp {expected:.6}: {:+.5} % apart", (found / expected - 1.0) * 100.0);
+    assert!((found / expected - 1.0).abs() < 0.0005, "perplexity {found} against {expected}");
 }
 
 #[test]
@@ -141,11 +175,7 @@ fn a_folder_of_the_real_model_becomes_a_file_with_the_very_numbers_and_words() {
     let path = demo_model();
     let (file, header) = (std::fs::read(&path).expect("read"), Header::read_file(&path).expect("a model"));
     let place = tempfile::tempdir().expect("a folder");
-    let folder = place.path().join("gemma-3-270m");
-    std::fs::create_dir(&folder).expect("made");
-    write_weights(&folder, &file, &header);
-    write_tokenizer(&folder, &header);
-    write_config(&folder, &header);
+    let folder = taken_apart(place.path());
     let out = place.path().join("again.gguf");
     let made = convert(&Options::new(Source::Folder(folder), FileType::BF16, Target::File(out.clone())), &()).expect("converted");
     assert_eq!(made[0].parameters, header.parameters());

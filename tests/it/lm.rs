@@ -199,7 +199,7 @@ fn perplexity_of_a_long_text_is_that_of_llama_cpp() {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "two thousand tokens")]
-fn perplexity(model: &Model, text: &[u32]) -> f64 {
+pub fn perplexity(model: &Model, text: &[u32]) -> f64 {
     let mut total = 0.0;
     model
         .logits(text, |position, logits| {
