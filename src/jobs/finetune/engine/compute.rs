@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::settings::{Precision, Settings};
+
 /// Chosen once, when a model is loaded.
 #[derive(Debug, Clone)]
 pub struct Compute {
@@ -13,6 +15,15 @@ pub struct Compute {
 }
 
 impl Compute {
+    /// As the settings want it. An accelerator keeps memory between passes from now on.
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::unnecessary_wraps, reason = "only an accelerator can fail"))]
+    pub fn on(device: Device, settings: &Settings) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        super::device::keep_memory(&device)?;
+        let fused = device.is_cpu();
+        Ok(Self { dtype: activations(fused, settings), fused, device })
+    }
+
     /// The loops of this crate.
     pub fn cpu() -> Self {
         Self { device: Device::Cpu, fused: true, dtype: DType::F32 }
@@ -27,6 +38,11 @@ impl Compute {
     pub fn narrow(&self, x: &Tensor) -> Result<Tensor> {
         x.to_dtype(self.dtype)
     }
+}
+
+/// What activations are of.
+pub fn activations(fused: bool, settings: &Settings) -> DType {
+    if !fused && settings.precision == Precision::Brain { DType::BF16 } else { DType::F32 }
 }
 
 /// To 32 bits.

@@ -29,6 +29,7 @@ mod memory;
 mod norm;
 #[cfg(feature = "cuda")]
 mod offload;
+mod passes;
 mod products;
 mod rope;
 pub mod settings;
@@ -41,26 +42,21 @@ mod vector;
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor, bail};
+use candle_core::Device;
 
 use crate::gguf::Header;
 use crate::lm::Config;
 use crate::lm::rope::Ropes;
 use crate::lm::weights::Source;
 
-use super::batch::Batch;
-#[cfg(feature = "cuda")]
-use super::learner::Update;
-use super::learner::{Distilled, Learner, Pass, Tensors};
-use super::options::Distill;
-use block::{Block, Step, Tape};
+use super::learner::Tensors;
+use block::Block;
 use compute::Compute;
 use embedding::Embedding;
 use linear::Linear;
 use loading::Loader;
-use loss::{Head, Lesson};
+use loss::Head;
 use norm::Norm;
-use rope::Turns;
 use teacher::Teacher;
 use trainable::Weight;
 
@@ -89,22 +85,13 @@ pub struct Engine {
     offload: Option<offload::Offload>,
 }
 
-/// What is kept of a layer on the way there.
-enum Kept {
-    Input(Tensor),
-    Tape(Box<Tape>),
-}
-
 impl Engine {
     /// Takes the model at `path` into use, whose header has been read.
     ///
     /// # Errors
     /// When the model is not supported or broken, the settings make no sense or name what it does not have, or the device fails.
     pub fn load(path: &Path, header: &Header, device: Device, settings: &Settings) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        device::keep_memory(&device)?;
-        let fused = device.is_cpu();
-        let compute = Compute { dtype: activations(fused, settings), fused, device };
+        let compute = Compute::on(device, settings)?;
         #[cfg(feature = "cuda")]
         if compute.device.is_cuda() && offload::suits(&compute.device, header, &Config::from_header(header)?, settings) {
             return Self::offloaded(&Source::open(path, header)?, header, settings, compute);
@@ -117,8 +104,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`], and a teacher of another vocabulary.
     pub fn load_taught((path, header): (&Path, &Header), teacher: (&Path, &Header), device: Device, settings: &Settings) -> Result<Self> {
-        let fused = device.is_cpu();
-        let compute = Compute { dtype: activations(fused, settings), fused, device };
+        let compute = Compute::on(device, settings)?;
         let teacher = Teacher::load(&Source::open(teacher.0, teacher.1)?, teacher.1, settings, compute.clone())?;
         Self::load_with(&Source::open(path, header)?, header, settings, compute)?.taught_by(teacher)
     }
@@ -258,177 +244,6 @@ impl Engine {
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
-
-    fn step<'a>(&'a self, parameters: &'a Tensors, batch: &'a Batch, pass: Option<Pass>) -> candle_core::Result<Step<'a>> {
-        self.check(parameters, batch)?;
-        let turns = |sliding| Turns::new(&self.config, &self.ropes, sliding, batch);
-        Ok(Step { compute: &self.compute, parameters, pass, starts: &batch.starts, everywhere: turns(false), sliding: turns(true) })
-    }
-
-    fn check(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<()> {
-        trainable::check(&self.trainable, parameters)?;
-        let vocab_size = self.config.vocab_size;
-        let tokens = batch.tokens.iter().chain(batch.labels.iter().map(|label| &label.token));
-        if let Some(token) = tokens.clone().find(|token| **token as usize >= vocab_size) {
-            bail!("the token {token} is outside the vocabulary of {vocab_size}");
-        }
-        if let Some(label) = batch.labels.iter().find(|label| label.place >= batch.len()) {
-            bail!("a label is foretold from place {} of {} tokens", label.place, batch.len());
-        }
-        Ok(())
-    }
-
-    /// The rows of `x` that labels are foretold from.
-    fn places(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        let places = batch.labels.iter().map(|label| u32::try_from(label.place)).collect::<std::result::Result<Vec<_>, _>>();
-        let places = places.map_err(candle_core::Error::wrap)?;
-        Tensor::from_vec(places, batch.labels.len(), &self.compute.device)
-    }
-
-    /// The lowest layer that something is trained in or below.
-    fn lowest(&self, parameters: &Tensors) -> usize {
-        if parameters.contains_key(embedding::NAME) {
-            return 0;
-        }
-        let layer = |name: &String| name.strip_prefix("blk.")?.split('.').next()?.parse().ok();
-        parameters.keys().filter_map(layer).min().unwrap_or(self.blocks.len())
-    }
-
-    /// Behind the last norm, the rows that labels are foretold from.
-    fn hidden(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Tensor> {
-        let step = self.step(parameters, batch, None)?;
-        let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
-        for block in &self.blocks {
-            x = block::output(&step, block, &x)?;
-        }
-        let rows = x.index_select(&self.places(batch)?, 0)?;
-        norm::forward(&self.compute, &self.norm, parameters, &rows)
-    }
-
-    /// Through the head and back, to the gradient of the last layer's output.
-    fn foretell(
-        &self,
-        step: &Step<'_>,
-        (batch, lesson): (&Batch, Option<&Lesson<'_>>),
-        x: &Tensor,
-        gradients: &mut Gradients<'_>,
-    ) -> candle_core::Result<(Distilled, Tensor)> {
-        let places = self.places(batch)?;
-        let rows = x.index_select(&places, 0)?;
-        let hidden = norm::forward(&self.compute, &self.norm, step.parameters, &rows)?;
-        let (found, d_hidden) =
-            loss::backward(&self.compute, &self.head, step.parameters, (&hidden, &batch.labels, lesson), step.pass, gradients)?;
-        let d_rows = norm::backward(&self.compute, &self.norm, step.parameters, &rows, &d_hidden, None, gradients)?;
-        Ok((found, x.zeros_like()?.index_add(&places, &d_rows, 0)?))
-    }
-
-    /// There and back, by the operations that know everything. Of the teacher, where there is a lesson, only its head is still to be asked.
-    fn learn(
-        &self,
-        parameters: &Tensors,
-        (batch, lesson): (&Batch, Option<&Lesson<'_>>),
-        pass: Option<Pass>,
-        mut gradients: Gradients<'_>,
-    ) -> candle_core::Result<Distilled> {
-        let step = self.step(parameters, batch, pass)?;
-        let lowest = self.lowest(parameters);
-        let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
-        let mut kept = Vec::with_capacity(self.blocks.len());
-        for (layer, block) in self.blocks.iter().enumerate() {
-            x = if layer < lowest {
-                block::output(&step, block, &x)?
-            } else if self.settings.checkpointing.keeps(layer) {
-                let (output, tape) = block::forward(&step, block, &x)?;
-                kept.push(Kept::Tape(Box::new(tape)));
-                output
-            } else {
-                let output = block::output(&step, block, &x)?;
-                kept.push(Kept::Input(x));
-                output
-            };
-        }
-        let (found, mut dx) = self.foretell(&step, (batch, lesson), &x, &mut gradients)?;
-        drop(x);
-        for block in self.blocks[lowest..].iter().rev() {
-            dx = match kept.pop() {
-                Some(Kept::Tape(tape)) => block::backward(&step, block, *tape, &dx, &mut gradients)?,
-                Some(Kept::Input(x)) => block::backward_again(&step, block, &x, &dx, &mut gradients)?,
-                None => bail!("a layer was not kept"),
-            };
-        }
-        embedding::backward(&self.compute, &self.embedding, parameters, &batch.tokens, &dx, &mut gradients)?;
-        Ok(found)
-    }
-}
-
-impl Learner for Engine {
-    fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
-        #[cfg(feature = "cuda")]
-        if let Some(offload) = &self.offload {
-            self.check(parameters, batch)?;
-            return offload.log_probs(self, parameters, batch);
-        }
-        self.check(parameters, batch)?;
-        if batch.labels.is_empty() {
-            return Ok(Vec::new());
-        }
-        loss::log_probs(&self.compute, &self.head, parameters, &self.hidden(parameters, batch)?, &batch.labels)
-    }
-
-    fn accumulate(
-        &self,
-        parameters: &Tensors,
-        batch: &Batch,
-        pass: Option<Pass>,
-        gradients: &mut Tensors,
-    ) -> candle_core::Result<Vec<f32>> {
-        self.check(parameters, batch)?;
-        let gradients = Gradients::new(gradients, parameters)?;
-        #[cfg(feature = "cuda")]
-        if let Some(offload) = &self.offload {
-            return offload.accumulate(self, parameters, batch, gradients.all());
-        }
-        if batch.labels.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(self.learn(parameters, (batch, None), pass, gradients)?.log_probs)
-    }
-
-    fn distill(
-        &self,
-        parameters: &Tensors,
-        batch: &Batch,
-        how: Distill,
-        pass: Option<Pass>,
-        gradients: &mut Tensors,
-    ) -> candle_core::Result<Distilled> {
-        let Some(teacher) = &self.teacher else { bail!("the model was loaded without a teacher") };
-        self.check(parameters, batch)?;
-        let gradients = Gradients::new(gradients, parameters)?;
-        if batch.labels.is_empty() {
-            return Ok(Distilled::default());
-        }
-        // Before the model itself is read, so that what either takes for a layer is not there at the same time.
-        let lesson = teacher.lesson(batch, how)?;
-        self.learn(parameters, (batch, Some(&lesson)), pass, gradients)
-    }
-
-    #[cfg(feature = "cuda")]
-    fn squares(&self, tensors: &[&Tensor]) -> candle_core::Result<Option<Vec<f64>>> {
-        self.offload.as_ref().map(|offload| offload.squares(tensors)).transpose()
-    }
-
-    #[cfg(feature = "cuda")]
-    fn step_in_place(&self, update: &Update, tensors: [&Tensor; 4]) -> candle_core::Result<bool> {
-        let Some(offload) = &self.offload else { return Ok(false) };
-        offload.step(update, tensors)?;
-        Ok(true)
-    }
-}
-
-/// What activations are of.
-fn activations(fused: bool, settings: &Settings) -> DType {
-    if !fused && settings.precision == Precision::Brain { DType::BF16 } else { DType::F32 }
 }
 
 /// Names of matrices, for messages: those of the first block stand for the others'.
