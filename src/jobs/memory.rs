@@ -1,4 +1,7 @@
-//! What of a process' memory is in RAM, where the system says so.
+//! What of a process' memory is in RAM, and how much there still is, where the system says so.
+
+#[cfg(feature = "embedded")]
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory that a process does not share with files: those the system can take away.
 #[must_use]
@@ -11,6 +14,17 @@ pub fn of_process(id: u32) -> Option<u64> {
 #[must_use]
 pub fn own() -> Option<u64> {
     of_process(std::process::id())
+}
+
+/// Memory that can still be taken without swapping, of the machine or of the container where that has less.
+#[cfg(feature = "embedded")]
+#[must_use]
+pub fn free_bytes() -> Option<u64> {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(kind).ok()?;
+    let available = system.available_memory();
+    let bounded = system.cgroup_limits().filter(|limits| (1..system.total_memory()).contains(&limits.total_memory));
+    Some(bounded.map_or(available, |limits| available.min(limits.free_memory))).filter(|bytes| *bytes > 0)
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {

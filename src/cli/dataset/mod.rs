@@ -145,7 +145,7 @@ fn prepare(wish: &Wish, brought: &Brought, asked: Option<&Asked>) -> Result<Prep
     let mut status = Status::standard();
     let open =
         |path: &str| brought.open(path).unwrap_or_else(|| File::open(path)).map_err(|source| Error::Read { name: path.to_owned(), source });
-    let school = asked.map(|asked| School { kept: &asked.kept, file: asked.file.as_deref(), gateway: &asked.gateway });
+    let school = asked.map(|asked| School { kept: &asked.kept, file: asked.file.as_deref(), accelerated: true, gateway: &asked.gateway });
     let prepared = wish.prepare(open, school.as_ref(), &mut |step, done, total, unit| {
         if status.is_shown() {
             status.show(&format!("{} {}", doing(step), jobs::bar(&json!({"done": done, "total": total, "unit": unit}))));

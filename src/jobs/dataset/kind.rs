@@ -15,9 +15,8 @@ use super::split::Side;
 use super::teacher::{self, School, Teacher};
 use super::{stash, version};
 use crate::domain::principal::Role;
-use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
+use crate::jobs::kind::{Fault, Ground, Kind, Plan, file, reference};
 use crate::jobs::make::errand;
-use crate::jobs::roots::Found;
 use crate::jobs::worker::{Context, Reporter};
 use crate::storage::jobs::Needs;
 
@@ -139,13 +138,6 @@ impl Watching {
     }
 }
 
-fn file(found: Found, path: &str) -> Result<File, Fault> {
-    match found {
-        Found::File(file) => Ok(file.into_std()),
-        Found::Folder(_) => Err(Fault::Input(format!("`{path}` is a folder: name the files in it"))),
-    }
-}
-
 /// Rows that the step before has left, in memory or, after another attempt, on the disk.
 fn taken(held: &mut Option<Vec<Example>>, path: &Path) -> Result<Vec<Example>, Fault> {
     match held.take() {
@@ -169,7 +161,7 @@ fn teach(context: &Context, wish: &Wish, watching: &Watching, held: &mut Option<
     let file = wish.teacher.as_ref().filter(|teacher| teacher.is_file());
     let file = file.map(|teacher| errand::located(&teacher.model, ground, None, |path| context.resolve(path))).transpose()?;
     let kept = teacher::kept_in(folder)?;
-    let school = School { kept: &kept, file: file.as_deref(), gateway: &ground.teacher };
+    let school = School { kept: &kept, file: file.as_deref(), accelerated: false, gateway: &ground.teacher };
     let (rows, taught) = wish.teach(rows, Some(&school), &mut |_, done, total, unit| watching.told(done, total, unit))?;
     stash::write(&folder.join(TAUGHT), &rows)?;
     *held = Some(rows);

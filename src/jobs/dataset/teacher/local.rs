@@ -21,7 +21,7 @@ pub struct Local {
 impl Local {
     /// # Errors
     /// A file that cannot be read or run; those of `told`, which hears of bytes while the file is read.
-    pub fn open(teacher: &Teacher, path: &Path, told: Told<'_>) -> Result<Self, Error> {
+    pub fn open(teacher: &Teacher, (path, accelerated): (&Path, bool), told: Told<'_>) -> Result<Self, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::teacher(&teacher.model, error);
         let file = File::open(path).map_err(|error| failed(&error))?;
         let (whole, mut done) = (file.metadata()?.len(), 0);
@@ -29,7 +29,7 @@ impl Local {
             done += count;
             told(done, whole)
         })?;
-        let device = Device::choose(Choice::Auto, None).map_err(|error| failed(&error))?;
+        let device = Device::choose(if accelerated { Choice::Auto } else { Choice::Cpu }, None).map_err(|error| failed(&error))?;
         let subject = Subject::load(path, &device).map_err(|error| failed(&error))?;
         let max_tokens = usize::try_from(teacher.max_tokens).unwrap_or(usize::MAX);
         Ok(Self { subject, model: teacher.model.clone(), max_tokens, sha256: Digest::new(sha2::Digest::finalize(hasher).into()).hex() })

@@ -12,7 +12,7 @@ mod kept;
 mod local;
 mod wish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -35,6 +35,8 @@ pub struct School<'a> {
     pub kept: &'a Path,
     /// The teacher, where it is a file.
     pub file: Option<&'a Path>,
+    /// Whether that may be run on an accelerator.
+    pub accelerated: bool,
     /// Who serves it otherwise.
     pub gateway: &'a Config,
 }
@@ -73,11 +75,11 @@ pub(super) fn teach(
     let by = By::open(teacher, school, told)?;
     let (kept, masker) = (Kept::open(school.kept)?, Masker::new(&clean.mask));
     let mut lesson = Lesson { teacher, by: &by, clean, masker, kept, refused: BTreeMap::new() };
-    let questions = lesson.questions(&examples);
-    lesson.ask(&questions, told)?;
-    let (mut left, mut taught) = (Vec::with_capacity(examples.len()), Taught::new(teacher, by.sha256(), questions.len() as u64));
-    for mut example in examples {
-        match lesson.outcome(&example) {
+    let wants: Vec<Wants> = examples.iter().map(|example| lesson.wants(example)).collect();
+    let asked = lesson.ask(&wants, told)?;
+    let (mut left, mut taught) = (Vec::with_capacity(examples.len()), Taught::new(teacher, by.sha256(), asked));
+    for (mut example, wants) in examples.into_iter().zip(wants) {
+        match lesson.outcome(&example, wants) {
             Outcome::Own => left.push(example),
             Outcome::Answered(turns) => {
                 taught.answered += 1;
@@ -111,16 +113,16 @@ impl By {
             return Ok(Self::Gateway(Box::new(gateway::Gateway::new(teacher, school.gateway)?)));
         }
         let Some(path) = school.file else { return Err(Error::teacher(&teacher.model, &"it is no file that can be found here")) };
-        Self::of_file(teacher, path, told)
+        Self::of_file(teacher, (path, school.accelerated), told)
     }
 
     #[cfg(feature = "embedded")]
-    fn of_file(teacher: &Teacher, path: &Path, told: Told<'_>) -> Result<Self, Error> {
-        Ok(Self::File(Box::new(local::Local::open(teacher, path, told)?)))
+    fn of_file(teacher: &Teacher, file: (&Path, bool), told: Told<'_>) -> Result<Self, Error> {
+        Ok(Self::File(Box::new(local::Local::open(teacher, file, told)?)))
     }
 
     #[cfg(not(feature = "embedded"))]
-    fn of_file(teacher: &Teacher, _: &Path, _: Told<'_>) -> Result<Self, Error> {
+    fn of_file(teacher: &Teacher, _: (&Path, bool), _: Told<'_>) -> Result<Self, Error> {
         Err(Error::teacher(&teacher.model, &"this build has no engine to run a file with: name a model of a gateway"))
     }
 
@@ -152,6 +154,14 @@ struct Lesson<'a> {
     refused: BTreeMap<String, String>,
 }
 
+/// What a row wants of the teacher.
+enum Wants {
+    Nothing,
+    Answer(Question),
+    /// Something that it cannot be asked.
+    Unasked,
+}
+
 /// What becomes of a row.
 enum Outcome {
     /// It says all that it is to say.
@@ -161,25 +171,22 @@ enum Outcome {
 }
 
 impl Lesson<'_> {
-    /// All that have no answer yet or have one, each once, in the order of the rows.
-    fn questions(&self, examples: &[Example]) -> Vec<Question> {
-        let mut seen = std::collections::HashSet::new();
-        let asked = examples.iter().filter_map(|example| self.question(asked(&example.body, self.teacher.answers)?));
-        asked.filter(|question| seen.insert(question.key.clone())).collect()
-    }
-
-    /// `None`: the teacher cannot be asked that.
-    fn question(&self, turns: &[Turn]) -> Option<Question> {
+    fn wants(&self, example: &Example) -> Wants {
+        let Some(turns) = asked(&example.body, self.teacher.answers) else { return Wants::Nothing };
         let turns = self.clean.shown(turns, &self.masker);
         let who = self.by.sha256().unwrap_or(&self.teacher.model);
         let all = json!([who, self.teacher.max_tokens, self.teacher.temperature, self.teacher.seed, turns]);
         let key = Digest::new(Sha256::digest(all.to_string()).into()).hex();
-        self.by.takes(&turns).then_some(Question { key, turns })
+        if self.by.takes(&turns) { Wants::Answer(Question { key, turns }) } else { Wants::Unasked }
     }
 
-    fn ask(&mut self, questions: &[Question], told: Told<'_>) -> Result<(), Error> {
+    /// Asks what has no answer yet, each question once, in the order of the rows. Gives how many different ones there are.
+    fn ask(&mut self, wants: &[Wants], told: Told<'_>) -> Result<u64, Error> {
+        let mut seen = HashSet::new();
+        let questions = wants.iter().filter_map(|wants| if let Wants::Answer(question) = wants { Some(question) } else { None });
+        let questions: Vec<&Question> = questions.filter(|question| seen.insert(question.key.as_str())).collect();
         let (whole, kept, refused) = (questions.len() as u64, &mut self.kept, &mut self.refused);
-        let new: Vec<&Question> = questions.iter().filter(|question| kept.get(&question.key).is_none()).collect();
+        let new: Vec<&Question> = questions.into_iter().filter(|question| kept.get(&question.key).is_none()).collect();
         let there = whole - new.len() as u64;
         let mut keep = |question: &Question, answer: Answer| -> Result<(), Error> {
             match answer {
@@ -196,15 +203,20 @@ impl Lesson<'_> {
             #[cfg(feature = "embedded")]
             By::File(local) => local.ask_all(&new, &mut keep, &mut tick)?,
         }
-        Ok(self.kept.finish()?)
+        self.kept.finish()?;
+        Ok(whole)
     }
 
-    fn outcome(&self, example: &Example) -> Outcome {
-        let Some(turns) = asked(&example.body, self.teacher.answers) else { return Outcome::Own };
-        let Some(question) = self.question(turns) else { return Outcome::LeftOut("several turns, which the teacher's API does not take") };
+    fn outcome(&self, example: &Example, wants: Wants) -> Outcome {
+        let question = match wants {
+            Wants::Nothing => return Outcome::Own,
+            Wants::Unasked => return Outcome::LeftOut("several turns, which the teacher's API does not take"),
+            Wants::Answer(question) => question,
+        };
         match self.kept.get(&question.key) {
             Some(Answer::Whole(text)) if text.trim().is_empty() => Outcome::LeftOut("empty answer"),
             Some(Answer::Whole(text)) => {
+                let turns = asked(&example.body, self.teacher.answers).unwrap_or_default();
                 Outcome::Answered(turns.iter().cloned().chain([Turn::new(Role::Assistant, text.clone())]).collect())
             }
             Some(Answer::Cut) => Outcome::LeftOut("answer cut off"),

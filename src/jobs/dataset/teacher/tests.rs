@@ -87,7 +87,7 @@ impl Desk {
     }
 
     fn teach(&self, teacher: &Teacher, rows: &[Example], config: &Config) -> Result<(Vec<Example>, Taught), Error> {
-        let school = School { kept: &self.kept, file: None, gateway: config };
+        let school = School { kept: &self.kept, file: None, accelerated: false, gateway: config };
         let clean = Clean { mask: Masks::default(), ..Clean::default() };
         teach((teacher, &clean, &school), rows.to_vec(), |example| format!("a:{}", example.row), &mut |done, whole| {
             assert!(done <= whole);
@@ -219,7 +219,7 @@ fn a_teacher_that_is_not_there_ends_it_at_once_and_it_can_be_stopped() {
     let error = desk.teach(&Teacher::new("m"), &questions(), &Config { requests_at_once: 1, ..server.config() }).expect_err("none");
     assert!(matches!(&error, Error::Teacher { passing: false, .. }) && error.to_string().contains("there is no model `m`"), "{error}");
     assert_eq!(server.asked().len(), 1);
-    let school = School { kept: &desk.kept, file: None, gateway: &server.config() };
+    let school = School { kept: &desk.kept, file: None, accelerated: false, gateway: &server.config() };
     let stopped = teach((&Teacher::new("m"), &Clean::default(), &school), questions(), |_| String::new(), &mut |_, _| Err(Error::Stopped));
     assert!(matches!(stopped, Err(Error::Stopped)));
     let file = desk.teach(&Teacher::new("t.gguf"), &questions(), &server.config()).expect_err("no file");
@@ -231,7 +231,7 @@ fn a_teacher_that_is_not_there_ends_it_at_once_and_it_can_be_stopped() {
 fn a_file_that_cannot_be_run_is_named() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lm_qwen2-biases.gguf");
     let desk = Desk::new();
-    let school = School { kept: &desk.kept, file: Some(&file), gateway: &Config::default() };
+    let school = School { kept: &desk.kept, file: Some(&file), accelerated: false, gateway: &Config::default() };
     let teacher = Teacher { max_tokens: 8, ..Teacher::new("models/t.gguf") };
     let rows = vec![row(1, &[(Role::User, "one")])];
     let taught = teach((&teacher, &Clean::default(), &school), rows, |_| String::new(), &mut |_, _| Ok(()));

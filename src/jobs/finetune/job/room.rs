@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
-
 use crate::backends::Backend;
 use crate::backends::ollama::Ollama;
 use crate::jobs::config::Unload;
@@ -60,10 +58,4 @@ async fn unload(server: &Server, watcher: &dyn Watcher) {
     if let Err(why) = unloading.await {
         watcher.note(&format!("{name}: its models stay in memory: {why}"));
     }
-}
-
-/// Memory that programs may still take, where the system says so.
-pub fn free_bytes() -> Option<u64> {
-    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
-    Some(system.ok()?.available_memory()).filter(|bytes| *bytes > 0)
 }

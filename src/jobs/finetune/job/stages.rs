@@ -26,9 +26,9 @@ use crate::jobs::finetune::checkpoint::Sample;
 use crate::jobs::finetune::engine::{self, Engine};
 use crate::jobs::finetune::learner::Tensors;
 use crate::jobs::finetune::trainer::{self, Summary, Training};
-use crate::jobs::hash;
 use crate::jobs::make::{Places, Server, Watcher, steps};
 use crate::jobs::subject::Subject;
+use crate::jobs::{hash, memory};
 use crate::lm::Device;
 
 /// A fine-tuning at work.
@@ -147,7 +147,8 @@ impl Tuning<'_> {
     pub fn data(&self, base: &Base, open: &Open<'_>) -> Result<Data, Error> {
         let folder = self.folder.join("data");
         let kept = dataset::teacher::kept_in(&folder).map_err(Error::io("make", &folder))?;
-        let school = dataset::School { kept: &kept, file: self.school.file, gateway: self.school.gateway };
+        let Asked { file, gateway } = self.school;
+        let school = dataset::School { kept: &kept, file, accelerated: !self.device.is_cpu(), gateway };
         let told = &mut |step, done, total, unit| self.told(step_name(step), done, total, unit);
         let prepared = self.wish.data.prepare(open, Some(&school), told)?;
         let header = header(&base.path)?;
@@ -249,7 +250,7 @@ impl Tuning<'_> {
         let passes = super::plan::memory_bytes(self.wish, &base.path, teacher.map(|teacher| teacher.path.as_path()))?;
         let needed = passes.saturating_add(files_bytes);
         // How much of an accelerator's memory others have is not known: there, a model that is loaded is one too many.
-        let missing = !self.device.is_cpu() || room::free_bytes().is_some_and(|free| free < needed);
+        let missing = !self.device.is_cpu() || memory::free_bytes().is_some_and(|free| free < needed);
         room::make(servers, policy, missing, self.watcher);
         Ok(())
     }
