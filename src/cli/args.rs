@@ -1,11 +1,15 @@
 //! What can be typed. No defaults of the configuration are repeated here: a flag that is not given is not set.
 
+#[cfg(feature = "embedded")]
+mod bench;
+mod cache;
 mod collection;
 mod convert;
 mod dataset;
 #[cfg(feature = "embedded")]
 mod finetune;
 mod jobs;
+mod keys;
 mod versions;
 
 use std::path::PathBuf;
@@ -13,12 +17,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+#[cfg(feature = "embedded")]
+pub use bench::{BenchEngine, BenchTraining};
+pub use cache::{Cache, CacheCommand, Purge, WarmCommand};
 pub use collection::{Collected, Collection, CollectionCommand, Feedback, Forget};
 pub use convert::Convert;
 pub use dataset::Dataset;
 #[cfg(feature = "embedded")]
 pub use finetune::Finetune;
 pub use jobs::{Jobs, JobsCommand, SchedulesCommand, SubmitJob, Worker, WorkerCommand, WorkerSettings};
+pub use keys::{CreateKey, Keys, KeysCommand};
 pub use versions::{Versions, VersionsCommand};
 
 use super::exit::Exit;
@@ -269,151 +277,6 @@ pub struct Backends {
 }
 
 #[derive(Debug, Args)]
-pub struct Cache {
-    /// What to do; without it `stats`.
-    #[command(subcommand)]
-    pub command: Option<CacheCommand>,
-    #[command(flatten)]
-    pub operating: Operating,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum CacheCommand {
-    /// Show how much is kept.
-    Stats,
-    /// Forget answers, in memory and in the database.
-    Purge(Purge),
-    /// Prompts that are kept warm on the backends.
-    #[command(subcommand)]
-    Warm(WarmCommand),
-}
-
-/// Exactly one of them.
-#[derive(Debug, Default, Args)]
-#[group(required = true, multiple = false)]
-pub struct Purge {
-    /// All answers of this model.
-    #[arg(long)]
-    pub model: Option<String>,
-    /// All answers made for this tenant.
-    #[arg(long)]
-    pub tenant: Option<String>,
-    /// The answer with this key, in hexadecimal.
-    #[arg(long = "answer", value_name = "HEX")]
-    pub answer: Option<String>,
-    /// All answers.
-    #[arg(long)]
-    pub all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum WarmCommand {
-    /// List them, without their texts.
-    List,
-    /// Keep a prompt warm; one of the same name is replaced.
-    Add {
-        /// Letters, digits, `-`, `_` and `.`.
-        name: String,
-        /// Model that is to have read it.
-        #[arg(long, short)]
-        model: String,
-        /// System prompt of the requests that are to be quick.
-        #[arg(long, short, value_name = "TEXT")]
-        system: Option<String>,
-        /// What their prompts begin with.
-        prompt: Vec<String>,
-    },
-    /// Stop keeping a prompt warm.
-    Remove {
-        /// Its name.
-        name: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct Keys {
-    #[command(subcommand)]
-    pub command: KeysCommand,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
-    /// Address of a running gateway [env: ARRIERO_URL]. Without it the data folder is used, or the gateway that runs on it.
-    #[arg(long, value_name = "URL", global = true)]
-    pub url: Option<String>,
-    /// Key of an admin of that gateway [env: ARRIERO_KEY, which other users of this machine cannot see].
-    #[arg(long, value_name = "KEY", global = true)]
-    pub key: Option<String>,
-    /// Configuration file [env: ARRIERO_CONFIG].
-    #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
-    /// Folder for all state [env: ARRIERO_DATA_DIR].
-    #[arg(long, value_name = "DIR", global = true)]
-    pub data_dir: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Make a key and print its secret, which is shown this once.
-    Create(CreateKey),
-    /// List all keys.
-    List,
-    /// Show one key.
-    Show {
-        /// Public id of the key.
-        id: String,
-    },
-    /// Give a key a new secret and print it.
-    Rotate {
-        /// Public id of the key.
-        id: String,
-        /// How long the old secret is still taken, e.g. `1h`.
-        #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = crate::domain::span::parse)]
-        grace: std::time::Duration,
-    },
-    /// End a key at once and for good.
-    Revoke {
-        /// Public id of the key.
-        id: String,
-    },
-}
-
-#[derive(Debug, Default, Args)]
-pub struct CreateKey {
-    /// Name of the key; without it that of its role.
-    pub name: Option<String>,
-    /// What its holder may do.
-    #[arg(long, default_value = "user", value_parser = ["metrics", "user", "operator", "admin"])]
-    pub role: String,
-    /// Whose share of the machine it uses; without it one of its own.
-    #[arg(long)]
-    pub tenant: Option<String>,
-    /// Pattern of models it may ask for, e.g. `gemma3:*`; may be repeated. Without it all.
-    #[arg(long = "model", value_name = "PATTERN")]
-    pub models: Vec<String>,
-    /// Priority of its requests that ask for none.
-    #[arg(long, value_name = "CLASS", value_parser = ["batch", "low", "normal", "high", "urgent"])]
-    pub default_priority: Option<String>,
-    /// Highest priority its requests may ask for.
-    #[arg(long, value_name = "CLASS", value_parser = ["batch", "low", "normal", "high", "urgent"])]
-    pub priority_ceiling: Option<String>,
-    /// Share of the machine in relation to other tenants.
-    #[arg(long)]
-    pub weight: Option<u32>,
-    /// A bound on what it may use, e.g. `requests_per_minute=60`; may be repeated.
-    #[arg(long = "allow", value_name = "BOUND=NUMBER", value_parser = super::keys::bound)]
-    pub bounds: Vec<(String, u64)>,
-    /// A label; may be repeated.
-    #[arg(long = "label", value_name = "NAME=TEXT", value_parser = super::keys::label)]
-    pub labels: Vec<(String, String)>,
-    /// When it ends, e.g. `2030-01-31T00:00:00Z`.
-    #[arg(long, value_name = "TIME")]
-    pub expires_at: Option<String>,
-    /// Its holder agrees that its exchanges are collected, where the gateway does so.
-    #[arg(long)]
-    pub collect: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct Doctor {
     /// Print JSON.
     #[arg(long)]
@@ -450,65 +313,4 @@ pub enum Config {
 pub struct Health {
     #[command(flatten)]
     pub target: Target,
-}
-
-#[cfg(feature = "embedded")]
-#[derive(Debug, Args)]
-pub struct BenchEngine {
-    /// GGUF file.
-    pub file: PathBuf,
-    /// Threads to compute with.
-    #[arg(long, default_value_t = 2)]
-    pub threads: usize,
-}
-
-#[cfg(feature = "embedded")]
-#[derive(Debug, Args)]
-pub struct BenchTraining {
-    /// llama-8b, qwen2.5-0.5b or tiny.
-    #[arg(long, default_value = "tiny")]
-    pub shape: String,
-    /// What matrices are of: bf16, q8_0, q4_k or another ggml type.
-    #[arg(long, value_name = "TYPE", default_value = "bf16")]
-    pub weights: String,
-    /// Rows of each pass.
-    #[arg(long, default_value_t = 2)]
-    pub rows: usize,
-    /// Tokens of each row.
-    #[arg(long, default_value_t = 128)]
-    pub tokens: usize,
-    /// Passes of each step.
-    #[arg(long, default_value_t = 1)]
-    pub micro_batches: usize,
-    #[arg(long, default_value_t = 16)]
-    pub rank: usize,
-    /// Weight-decomposed adapters.
-    #[arg(long)]
-    pub dora: bool,
-    #[arg(long, default_value_t = 0.0)]
-    pub dropout: f32,
-    /// cpu, cuda, metal, or auto for the best that is there.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
-    /// What is kept for the way back: full (nothing but inputs of layers), attention[:LAYERS], selective:LAYERS, off or auto.
-    #[arg(long, default_value = "full")]
-    pub checkpointing: String,
-    /// Single precision rather than bf16 on an accelerator.
-    #[arg(long)]
-    pub single: bool,
-    /// Memory for logits.
-    #[arg(long, value_name = "MIB", default_value_t = 512)]
-    pub logits_mib: usize,
-    /// Timed steps; one more comes before them.
-    #[arg(long, default_value_t = 5)]
-    pub steps: usize,
-    /// Tells where the time of a pass goes.
-    #[arg(long)]
-    pub trace: bool,
-    /// Compare the device with the CPU on tiny models instead.
-    #[arg(long)]
-    pub check: bool,
-    /// Where the model is made; it is removed in the end.
-    #[arg(long, value_name = "DIR")]
-    pub folder: PathBuf,
 }
