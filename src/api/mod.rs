@@ -14,6 +14,7 @@ mod middleware;
 mod native;
 mod openapi;
 mod ops;
+mod page;
 mod path;
 mod problem;
 pub mod reload;

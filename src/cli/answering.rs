@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use super::args::Operating;
 use super::client::DEFAULT_URL;
-use super::exit::{Exit, Failure};
+use super::convert;
+use super::exit::Failure;
 use crate::config::{self, KEY_VARIABLE, URL_VARIABLE, Variables};
 use crate::jobs::dataset::teacher::{Config, Teacher};
-use crate::jobs::make::{Named, installed};
 
 /// The gateway that is asked: the one that is named for the teacher, or else as for every command; a flag, a variable, or the configuration.
 pub fn gateway(configured: &Config, url: Option<&str>, operating: &Operating, variables: &Variables) -> Config {
@@ -24,11 +24,5 @@ pub fn gateway(configured: &Config, url: Option<&str>, operating: &Operating, va
 /// # Errors
 /// A tag that the Ollama of this machine does not have.
 pub fn file(teacher: Option<&Teacher>, settings: &config::Config) -> Result<Option<PathBuf>, Failure> {
-    let Some(teacher) = teacher.filter(|teacher| teacher.is_file()) else { return Ok(None) };
-    match Named::of(&teacher.model) {
-        Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag)
-            .map(Some)
-            .map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), "")),
-        Named::Path(path) | Named::Hub(path) => Ok(Some(PathBuf::from(path))),
-    }
+    teacher.filter(|teacher| teacher.is_file()).map(|teacher| convert::located(&teacher.model, settings)).transpose()
 }

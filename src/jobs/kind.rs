@@ -1,5 +1,6 @@
 //! Kinds of jobs: what can be done in the background, each registered by name.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::dataset::{self, Collected, Dataset};
 #[cfg(feature = "embedded")]
 use super::finetune::job::Finetune;
 use super::make::{Convert, Promote, Server};
-use super::roots::Roots;
+use super::roots::{Found, Roots};
 use super::trial::Trial;
 use super::worker::Context;
 use super::{download, publish};
@@ -128,6 +129,14 @@ pub trait Kind: Send + Sync {
     /// # Errors
     /// Why not; the worker tries again unless that cannot help.
     fn run(&self, context: &mut Context, input: &Value) -> Result<Value, Fault>;
+}
+
+/// A file that was found, where a folder is of no use.
+pub(super) fn file(found: Found, path: &str) -> Result<File, Fault> {
+    match found {
+        Found::File(file) => Ok(file.into_std()),
+        Found::Folder(_) => Err(Fault::Input(format!("`{path}` is a folder: name the files in it"))),
+    }
 }
 
 /// The kinds that there are. Cheap to clone.

@@ -11,6 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 use super::{Error, Storage};
+use crate::domain::principal::ANONYMOUS;
 
 /// What was asked and answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +91,14 @@ pub enum Owner {
     Key(String),
     /// Someone who needed no key.
     Nobody,
+}
+
+impl Owner {
+    /// By the word that stands for them: the public id of a key, or `anonymous` for those who needed none.
+    #[must_use]
+    pub fn named(word: &str) -> Self {
+        if word == ANONYMOUS { Self::Nobody } else { Self::Key(word.to_owned()) }
+    }
 }
 
 /// Whether, and how, an exchange is rated.

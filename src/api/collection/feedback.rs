@@ -6,7 +6,6 @@ use axum::extract::State as From;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::owner;
 use crate::api::body;
 use crate::api::fields::{FieldProblem, Fields, object};
 use crate::api::middleware::auth::Who;
@@ -123,7 +122,7 @@ fn read(body: &[u8], who: &Principal, max_correction_bytes: usize, at_ms: i64) -
     fields.done().map_err(Problem::fields)?;
     let (Some(request_id), Some(rating)) = (request_id, rating) else { return Err(Problem::fields(Vec::<FieldProblem>::new())) };
     let own = || who.key_id.as_deref().map_or(Owner::Nobody, |id| Owner::Key(id.to_owned()));
-    let owner = if is_operator { key.map(owner) } else { Some(own()) };
+    let owner = if is_operator { key.as_deref().map(Owner::named) } else { Some(own()) };
     Ok(Said { request_id, owner, feedback: Feedback { rating, correction, comment, at_ms } })
 }
 

@@ -8,16 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::owner;
+use crate::api::page;
 use crate::api::problem::Problem;
 use crate::api::state::State;
-use crate::collection::{Filter, Rated, Row};
+use crate::collection::{Filter, Owner, Rated, Row};
 use crate::domain::id::ModelName;
 use crate::domain::principal::ANONYMOUS;
-
-/// Exchanges on a page where no number is given, and at most.
-const ON_A_PAGE: u32 = 50;
-const MOST_ON_A_PAGE: u32 = 500;
 
 /// Which exchanges are meant, and which page of them.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -148,14 +144,14 @@ fn rfc3339(unix_ms: i64) -> String {
 pub async fn list(From(state): From<State>, query: Result<Query<Which>, QueryRejection>) -> Result<Json<ExchangeList>, Problem> {
     let Query(which) = query.map_err(|_| wrong(LOOKING, "a parameter that there is not, or not a number"))?;
     let filter = Filter {
-        owner: which.key.map(owner),
+        owner: which.key.as_deref().map(Owner::named),
         request_id: which.request_id,
         model: which.model.map(|name| model(LOOKING, &name)).transpose()?,
         rated: which.rating.map(|word| rated(&word)).transpose()?,
         since_ms: which.since.map(|text| time(LOOKING, "since", &text)).transpose()?,
         until_ms: which.until.map(|text| time(LOOKING, "until", &text)).transpose()?,
     };
-    let most = which.limit.unwrap_or(ON_A_PAGE).clamp(1, MOST_ON_A_PAGE);
+    let most = page::size(which.limit);
     let (rows, more) = state.collection.page(&filter, which.cursor, most).await.map_err(|error| {
         tracing::error!(%error, "what was collected could not be read");
         Problem::new("internal", "what was collected could not be read")
@@ -187,7 +183,7 @@ const FORGETTING: &str = "`key`, `model`, `request_id` and `until`, at least one
 
 fn forgotten(which: Forgotten) -> Result<Filter, Problem> {
     let filter = Filter {
-        owner: which.key.map(owner),
+        owner: which.key.as_deref().map(Owner::named),
         request_id: which.request_id,
         model: which.model.map(|name| model(FORGETTING, &name)).transpose()?,
         until_ms: which.until.map(|text| time(FORGETTING, "until", &text)).transpose()?,
@@ -227,7 +223,6 @@ fn wrong(takes: &str, got: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collection::Owner;
 
     #[test]
     fn what_is_forgotten_must_be_said() {

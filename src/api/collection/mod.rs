@@ -2,11 +2,3 @@
 
 pub mod feedback;
 pub mod look;
-
-use crate::collection::Owner;
-use crate::domain::principal::ANONYMOUS;
-
-/// Whose exchanges are meant: the public id of a key, or `anonymous` for those who needed none.
-fn owner(word: String) -> Owner {
-    if word == ANONYMOUS { Owner::Nobody } else { Owner::Key(word) }
-}

@@ -10,14 +10,11 @@ use utoipa::IntoParams;
 use super::scope;
 use super::types::{AttemptView, JobList, JobView, KindList, KindView};
 use crate::api::middleware::auth::Who;
+use crate::api::page;
 use crate::api::path::Path;
 use crate::api::problem::Problem;
 use crate::api::state::State;
 use crate::jobs::{Page, State as JobState};
-
-/// Jobs on a page where no number is given, and at most.
-const ON_A_PAGE: u32 = 50;
-const MOST_ON_A_PAGE: u32 = 500;
 
 /// Which jobs are wanted.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -50,7 +47,7 @@ pub async fn list(From(state): From<State>, Who(who): Who, query: Result<Query<W
         state: which.state.map(|word| job_state(&word)).transpose()?,
         kind: which.kind,
         before: which.cursor,
-        most: which.limit.unwrap_or(ON_A_PAGE).clamp(1, MOST_ON_A_PAGE),
+        most: page::size(which.limit),
     };
     let jobs: Vec<JobView> = state.jobs.list(&page).await?.into_iter().map(JobView::from).collect();
     let is_full = jobs.len() == usize::try_from(page.most).unwrap_or(usize::MAX);

@@ -78,8 +78,20 @@ fn publishing(args: &Convert, name: &str) -> Result<Publishing, Failure> {
     })
 }
 
+/// Where a model is; one on the Hub is fetched.
+///
+/// # Errors
+/// A tag that the Ollama of this machine does not have, and what keeps a model from being fetched.
+pub fn located(model: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
+    match Named::of(model) {
+        Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| model_file(error.to_string())),
+        Named::Hub(name) => fetch(name, settings),
+        Named::Path(path) => Ok(PathBuf::from(path)),
+    }
+}
+
 /// Fetches a model from the Hub into the data folder, where it stays for the next time.
-pub fn fetch(name: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
+fn fetch(name: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
     let watching = Watching::new();
     watching.stop_on_interrupt();
     let folder = settings.data_dir.join("hub");
@@ -114,11 +126,7 @@ struct Command<'a> {
 impl<'a> Command<'a> {
     fn new(args: &'a Convert, wish: Wish, settings: &'a config::Config) -> Result<Self, Failure> {
         let types = wish.validate().map_err(|wrong| usage(wrong.to_string()))?;
-        let source = match Named::of(&wish.source) {
-            Named::Ollama(tag) => installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| model_file(error.to_string()))?,
-            Named::Hub(name) => fetch(name, settings)?,
-            Named::Path(path) => PathBuf::from(path),
-        };
+        let source = located(&wish.source, settings)?;
         let others = Others { adapter: args.adapter.clone(), base: args.base.clone(), imatrix: args.imatrix.clone() };
         let places = wish.places(source, others).map_err(|wrong| usage(wrong.to_string()))?;
         let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();

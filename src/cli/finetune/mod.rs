@@ -21,7 +21,7 @@ use crate::jobs::dataset::teacher;
 use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::job::{self, Asked, Data, Error, Ingredients, Model, Run, Tested, Tuning, Wish};
 use crate::jobs::make::steps::{self, Shipment};
-use crate::jobs::make::{Named, Places, Server, installed};
+use crate::jobs::make::{Places, Server};
 use crate::jobs::publish::{library, versions};
 use crate::lm::Device;
 
@@ -62,8 +62,8 @@ struct Command<'a> {
 
 impl<'a> Command<'a> {
     fn new(args: &Finetune, wish: Wish, settings: &'a config::Config, gateway: teacher::Config) -> Result<Self, Failure> {
-        let base = located(&wish.base, settings)?;
-        let teacher = wish.teacher.as_deref().map(|teacher| located(teacher, settings)).transpose()?.map(Places::of);
+        let base = convert::located(&wish.base, settings)?;
+        let teacher = wish.teacher.as_deref().map(|teacher| convert::located(teacher, settings)).transpose()?.map(Places::of);
         let answering = answering::file(wish.data.teacher.as_ref(), settings)?;
         let servers: Vec<Server> = settings.ollama.iter().cloned().map(Server).collect();
         let chosen = wish.publish.as_ref().map(|publishing| publishing.choose(&servers).map(drop));
@@ -209,17 +209,6 @@ impl<'a> Command<'a> {
         let mut published = convert::Published::default();
         published.add(delivered, manifest.name.as_str(), watching);
         published.end(watching, "the model stays; the same command publishes it again")
-    }
-}
-
-/// Where a model is; one on the Hub is fetched.
-fn located(model: &str, settings: &config::Config) -> Result<PathBuf, Failure> {
-    match Named::of(model) {
-        Named::Ollama(tag) => {
-            installed::weights(&settings.jobs.ollama_models, tag).map_err(|error| Failure::new(Exit::ModelFile, error.to_string(), ""))
-        }
-        Named::Hub(name) => convert::fetch(name, settings),
-        Named::Path(path) => Ok(PathBuf::from(path)),
     }
 }
 

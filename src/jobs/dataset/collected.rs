@@ -15,7 +15,6 @@ use super::error::Error;
 use super::example::{Body, Role, Turn};
 use super::import::{Reason, conversation};
 use crate::domain::id::{ModelName, RequestId};
-use crate::domain::principal::ANONYMOUS;
 use crate::storage::collection::{CollectionTable, Filter, Order, Owner, Rated, Row};
 
 /// How such a source is called in the place of a path.
@@ -74,11 +73,10 @@ impl Collected {
     }
 
     fn filter(&self) -> Filter {
-        let owner = |word: &String| if word == ANONYMOUS { Owner::Nobody } else { Owner::Key(word.clone()) };
         // A name that is none is nobody's.
         let canonical = |name: &String| ModelName::parse(name).map_or_else(|_| name.clone(), |name| name.canonical().to_owned());
         Filter {
-            owner: self.key.as_ref().map(owner),
+            owner: self.key.as_deref().map(Owner::named),
             request_id: None,
             model: self.model.as_ref().map(canonical),
             rated: self.rating,

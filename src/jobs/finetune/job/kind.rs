@@ -17,9 +17,8 @@ use crate::gguf::file_type::FileType;
 use crate::jobs::dataset::{self, Collected, Side};
 use crate::jobs::evaluate::Score;
 use crate::jobs::finetune::report::Report;
-use crate::jobs::kind::{Fault, Ground, Kind, Plan, reference};
+use crate::jobs::kind::{Fault, Ground, Kind, Plan, file, reference};
 use crate::jobs::make::{self, Named, Places, errand, threads};
-use crate::jobs::roots::Found;
 use crate::jobs::worker::{Context, Reporter};
 use crate::lm::Device;
 
@@ -118,13 +117,6 @@ fn planned(model: &str, ground: &Ground) -> Result<Option<Places>, Fault> {
         return Ok(None);
     }
     Ok(Some(Places::of(errand::located(model, ground, None, |path| Ok(ground.roots.resolve(path)?))?)))
-}
-
-fn file(found: Found, path: &str) -> Result<File, Fault> {
-    match found {
-        Found::File(file) => Ok(file.into_std()),
-        Found::Folder(_) => Err(Fault::Input(format!("`{path}` is a folder: name the files in it"))),
-    }
 }
 
 /// One step of the job.

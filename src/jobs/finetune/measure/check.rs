@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use super::shape::{FAMILIES, Shape, TINY};
-use super::{Error, synthetic};
+use super::{Error, KINDS, synthetic};
 use crate::gguf::{Header, TensorKind};
 use crate::jobs::finetune::batch::{Batch, Row};
 use crate::jobs::finetune::engine::{Checkpointing, Engine, Lora, Method, Precision, Settings};
@@ -16,6 +16,7 @@ use crate::jobs::finetune::optimizer::AdamW;
 use crate::jobs::finetune::options::Options;
 use crate::jobs::finetune::rng::{Philox, Purpose};
 use crate::lm::Choice;
+use crate::lm::cpu::kernels::is_dense;
 
 /// One comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -80,7 +81,7 @@ fn cases(kernels: bool) -> Vec<Case> {
         },
     ));
     all.push(fast("only the highest layer", Lora { targets: names(&["blk.2.*"]), ..lora() }));
-    all.extend(QUANTISED.map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
+    all.extend(KINDS.into_iter().filter(|kind| !is_dense(*kind)).map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
     all.push(case("DoRA", Method::Lora(Lora { dora: true, ..lora() })));
     all.push(case("dropout", Method::Lora(Lora { dropout: 0.2, ..lora() })));
     all.push(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout", Method::Lora(Lora { dora: true, dropout: 0.2, ..lora() })) });
@@ -223,18 +224,6 @@ fn perturbed(engine: &Engine) -> Result<Tensors, Error> {
     };
     Ok((0..).zip(engine.init(3)?).map(moved).collect::<candle_core::Result<_>>()?)
 }
-
-/// Formats that weights may be packed in.
-const QUANTISED: [TensorKind; 8] = [
-    TensorKind::Q4_0,
-    TensorKind::Q4_1,
-    TensorKind::Q5_0,
-    TensorKind::Q5_1,
-    TensorKind::Q8_0,
-    TensorKind::Q4_K,
-    TensorKind::Q5_K,
-    TensorKind::Q6_K,
-];
 
 /// Rows of several lengths, of which all tokens but a few are foretold.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "tokens of a small vocabulary")]
