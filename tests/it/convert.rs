@@ -141,6 +141,44 @@ async fn a_job_makes_and_publishes_what_the_command_does() {
 }
 
 #[tokio::test]
+async fn a_job_gives_a_name_back_to_the_version_before() {
+    let yard = Yard::new().await;
+    yard.put("tiny.gguf", std::fs::read(tiny()).expect("there"));
+    let promote = async |input: Value| yard.ask(Method::POST, "/jobs", Some(json!({"kind": "promote", "input": input}))).await;
+    let refused = async |input: Value, word: &str| {
+        let (status, problem) = promote(input).await;
+        assert!(status == 422 && problem["detail"].as_str().is_some_and(|detail| detail.contains(word)), "{status} {problem}");
+    };
+    refused(json!({"name": "me/tiny"}), "nothing was published under `me/tiny").await;
+    let publish = json!({"name": "me/tiny", "library": true, "to": ["*"]});
+    for kind in ["Q4_K_M", "Q8_0"] {
+        let input = json!({"source": "files/tiny.gguf", "types": [kind], "publish": publish});
+        yard.until(&yard.submit(json!({"kind": "convert", "input": input})).await, "succeeded").await;
+        if kind == "Q4_K_M" {
+            refused(json!({"name": "me/tiny"}), "nothing to go back to").await;
+        }
+    }
+    refused(json!({"name": "me/tiny", "version": 3}), "there are 1, 2").await;
+    let state = async || {
+        let names = yard.get("/versions").await["names"].take();
+        assert_eq!(names.as_array().map(Vec::len), Some(1), "{names}");
+        let (name, shelf) = (names[0].clone(), yard.fake.model("me/tiny:latest").expect("on the server").blob);
+        let served = sha256(&yard.data.path().join("library/me-tiny.gguf"));
+        let number = name["current"].as_u64().expect("a number");
+        let version = name["versions"].as_array().expect("a list").iter().find(|version| version["number"] == number).expect("kept");
+        assert_eq!((version["sha256"].as_str(), &shelf), (Some(served.as_str()), &served));
+        (number, name["previous"].as_u64())
+    };
+    assert_eq!(state().await, (2, Some(1)));
+    for (input, expected) in [(json!({"name": "me/tiny"}), (1, Some(2))), (json!({"name": "me/tiny", "version": 2}), (2, Some(1)))] {
+        let (status, job) = promote(input).await;
+        assert_eq!(status, 201, "{job}");
+        yard.until(job["id"].as_str().expect("an id"), "succeeded").await;
+        assert_eq!(state().await, expected);
+    }
+}
+
+#[tokio::test]
 async fn what_a_job_cannot_do_is_refused_before_it_is_accepted() {
     let yard = Yard::new().await;
     yard.put("tiny.gguf", std::fs::read(tiny()).expect("there"));
