@@ -16,7 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 OUT = pathlib.Path(__file__).resolve().parent / "finetune" / "tensorboard.events"
 BEGAN, TOLD = 1_700_000_000.25, 1_700_000_001.5
 
-STEP = {"gradient_norm": 1.25, "learning_rate": 2e-4, "tokens_per_s": 2000.0, "memory_bytes": float(1 << 30)}
+STEP = {"gradient_norm": 1.25, "learning_rate": 2e-4, "tokens_per_s": 2000.0, "memory_bytes": float(1 << 30), "device_use": 0.75}
 PREFERENCES = {"preference_accuracy": 0.75, "margin": 0.75}
 RECORDS = [
     (1, "train", {"loss": 2.5} | STEP),

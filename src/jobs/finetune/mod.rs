@@ -5,6 +5,7 @@
 //! ([`batch::Batch`]), so that packed, grouped and single rows are one and the same thing. [`export`] makes files of what was trained.
 
 pub mod batch;
+mod busy;
 pub mod checkpoint;
 pub mod engine;
 mod error;

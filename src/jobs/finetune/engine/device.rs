@@ -39,6 +39,14 @@ pub fn forget_peak(device: &Device) {
     let _ = device;
 }
 
+/// What an NVIDIA GPU is called by its driver.
+#[cfg(feature = "cuda")]
+pub fn uuid(device: &Device) -> Option<String> {
+    let uuid = device.as_cuda_device().ok()?.cuda_stream().context().uuid().ok()?;
+    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", byte.cast_unsigned())).collect();
+    Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
 impl Engine {
     /// Milliseconds of each kind of work of a pass there and back, by the device's own clock; nothing where it has none.
     ///

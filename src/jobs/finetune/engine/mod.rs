@@ -60,6 +60,8 @@ use norm::Norm;
 use teacher::Teacher;
 use trainable::Weight;
 
+#[cfg(feature = "cuda")]
+pub use device::uuid;
 pub use device::{forget_peak, peak_bytes};
 pub use error::{Error, Result};
 pub use gradients::{Gradients, check_finite};

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::domain::clock::Clock;
+use crate::jobs::finetune::busy::Busy;
 use crate::jobs::finetune::checkpoint::Sample;
 use crate::jobs::finetune::engine;
 use crate::jobs::finetune::learner::Tensors;
@@ -24,6 +25,7 @@ pub struct Following<'a> {
     watcher: &'a dyn Watcher,
     folder: &'a Path,
     device: &'a Device,
+    busy: Busy,
     clock: &'a Clock,
     sampler: &'a Sampler<'a>,
     lines: Option<Lines>,
@@ -32,7 +34,7 @@ pub struct Following<'a> {
 
 impl<'a> Following<'a> {
     pub fn new(watcher: &'a dyn Watcher, folder: &'a Path, device: &'a Device, clock: &'a Clock, sampler: &'a Sampler<'a>) -> Self {
-        Self { watcher, folder, device, clock, sampler, lines: None, events: None }
+        Self { watcher, folder, device, busy: Busy::of(&device.candle()), clock, sampler, lines: None, events: None }
     }
 }
 
@@ -84,17 +86,27 @@ impl Observer for Following<'_> {
     fn memory_bytes(&mut self) -> Option<u64> {
         if self.device.is_cpu() { crate::jobs::memory::own() } else { engine::peak_bytes(&self.device.candle()) }
     }
+
+    fn device_use(&mut self) -> Option<f64> {
+        self.busy.share()
+    }
 }
 
 /// What is told as metrics, under the names that reports use.
+#[expect(clippy::cast_precision_loss, reason = "bytes, which nobody reads to the last")]
 fn figures(record: &Record) -> Vec<(&'static str, f64)> {
     match record {
-        Record::Step(step) => vec![
-            ("loss", step.loss),
-            ("gradient_norm", step.gradient_norm),
-            ("learning_rate", step.learning_rate),
-            ("tokens_per_s", step.tokens_per_s),
-        ],
+        Record::Step(step) => {
+            let of_step = [
+                ("loss", step.loss),
+                ("gradient_norm", step.gradient_norm),
+                ("learning_rate", step.learning_rate),
+                ("tokens_per_s", step.tokens_per_s),
+            ];
+            let of_device = [("memory_bytes", step.memory_bytes.map(|bytes| bytes as f64)), ("device_use", step.device_use)];
+            let known = of_device.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            of_step.into_iter().chain(known).collect()
+        }
         Record::Evaluation(look) => vec![("validation_loss", look.loss), ("validation_perplexity", look.perplexity)],
     }
 }

@@ -17,6 +17,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 use super::batch::{Batch, Row};
+use super::busy::cpu_s;
 use super::engine::{self, Checkpointing, Engine, Lora, Method, Precision, Settings};
 use super::gradient;
 use super::learner::{Learner, Pass, Tensors};
@@ -225,12 +226,6 @@ fn count(count: usize) -> f64 {
 }
 
 /// What all threads of this process have computed.
-#[expect(clippy::cast_precision_loss, reason = "seconds of a process")]
-fn cpu_s() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
 fn spread(times: &mut [f64]) -> [f64; 3] {
     times.sort_by(f64::total_cmp);
     let at = |index: usize| times.get(index).copied().unwrap_or_default();

@@ -113,6 +113,7 @@ pub(super) mod tests {
                 seconds: 2.0,
                 tokens_per_s: 2000.0,
                 memory_bytes: Some(1 << 30),
+                device_use: Some(0.75),
                 preferences,
             })
         };

@@ -81,7 +81,7 @@ fn create(folder: &Path, unix_ms: i64) -> io::Result<File> {
 #[expect(clippy::cast_precision_loss, reason = "the format has numbers of single precision")]
 fn scalars(record: &Record) -> Vec<(&'static str, f64)> {
     let (mut scalars, preferences) = match record {
-        Record::Step(Step { loss, gradient_norm, learning_rate, tokens_per_s, memory_bytes, preferences, .. }) => {
+        Record::Step(Step { loss, gradient_norm, learning_rate, tokens_per_s, memory_bytes, device_use, preferences, .. }) => {
             let mut scalars = vec![
                 ("train/loss", *loss),
                 ("train/gradient_norm", *gradient_norm),
@@ -89,6 +89,7 @@ fn scalars(record: &Record) -> Vec<(&'static str, f64)> {
                 ("train/tokens_per_s", *tokens_per_s),
             ];
             scalars.extend(memory_bytes.map(|bytes| ("train/memory_bytes", bytes as f64)));
+            scalars.extend(device_use.map(|share| ("train/device_use", share)));
             (scalars, preferences.map(|found| (["train/preference_accuracy", "train/margin"], found)))
         }
         Record::Evaluation(Evaluation { loss, perplexity, preferences, .. }) => {

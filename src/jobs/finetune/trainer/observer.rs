@@ -40,6 +40,8 @@ pub struct Step {
     pub seconds: f64,
     pub tokens_per_s: f64,
     pub memory_bytes: Option<u64>,
+    /// Share of the step in which the device worked, from 0 to 1.
+    pub device_use: Option<f64>,
     pub preferences: Option<Preferences>,
 }
 
@@ -103,6 +105,11 @@ pub trait Observer {
 
     /// What the process or the device takes now, or took at most.
     fn memory_bytes(&mut self) -> Option<u64> {
+        None
+    }
+
+    /// How busy the device was since this was last asked, from 0 to 1.
+    fn device_use(&mut self) -> Option<f64> {
         None
     }
 }

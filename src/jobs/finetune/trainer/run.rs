@@ -102,6 +102,7 @@ impl Run<'_> {
             seconds: took.as_secs_f64(),
             tokens_per_s: per_second(sums.tokens, took),
             memory_bytes: self.observer.memory_bytes(),
+            device_use: self.observer.device_use(),
             preferences: sums.preferences(),
         };
         self.state.peak_memory_bytes = self.state.peak_memory_bytes.max(record.memory_bytes);
