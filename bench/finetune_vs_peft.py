@@ -33,7 +33,7 @@ def compare(o, tokens):
     theirs = [o.python, script, *common, "--checkpointing", o.checkpointing, "--adapters", "f32", "--threads", str(o.threads)]
     ours, peft = [], []
     with tempfile.TemporaryDirectory() as folder:
-        mine = [o.arriero, "bench-training", *common, "--folder", folder, "--weights", "f32", "--single", "--checkpointing", "full"]
+        mine = [o.arriero, "bench-training", *common, "--folder", folder, "--weights", "f32", "--single", "--checkpointing", "full", "--logits-mib", "64"]
         for _ in range(o.rounds):
             ours.append(told(mine, o.threads))
             peft.append(told(theirs, o.threads))

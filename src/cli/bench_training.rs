@@ -83,7 +83,7 @@ fn wanted(args: &BenchTraining) -> Result<Wanted, Failure> {
         dropout: args.dropout,
         checkpointing: args.checkpointing.parse().map_err(|error| usage(&format!("{error}"), ""))?,
         precision: if args.single { Precision::Single } else { Precision::Brain },
-        logits_bytes: args.logits_mib << 20,
+        logits_bytes: args.logits_mib.map(|mib| usize::from(mib) << 20),
         steps: args.steps,
         trace: args.trace,
     })

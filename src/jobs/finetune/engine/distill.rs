@@ -27,7 +27,7 @@ pub fn backward(
     how: Distill,
 ) -> Result<(Distilled, Tensor)> {
     if !compute.fused {
-        return composed(compute, [&logits, &theirs], labels, caps, how);
+        return composed(compute, [logits, theirs], labels, caps, how);
     }
     let ([width, width_theirs], mut found) = ([logits.dim(1)?, theirs.dim(1)?], vec![(0.0, 0.0); labels.len()]);
     let mut edited = Ok(());
@@ -80,9 +80,11 @@ fn exponentials(row: &mut [f32], most: f32) -> f64 {
     row.chunks_mut(SUMMED).map(|part| f64::from(vector::exponentials(part, most))).sum()
 }
 
+/// Each piece goes as soon as it was used: at most five of single precision are there at once, which
+/// [`Engine::predicted`](super::Engine::predicted) counts with.
 fn composed(
     compute: &Compute,
-    [logits, theirs]: [&Tensor; 2],
+    [logits, theirs]: [Tensor; 2],
     labels: &[Label],
     caps: [Option<f32>; 2],
     how: Distill,
@@ -94,30 +96,43 @@ fn composed(
     };
     let tokens: Vec<u32> = labels.iter().map(|label| label.token).collect();
     let tokens = Tensor::from_vec(tokens, (labels.len(), 1), &compute.device)?;
-    let logits = capped(&logits.to_dtype(DType::F32)?, caps[0])?;
-    let theirs = capped(&theirs.narrow(1, 0, logits.dim(1)?)?.to_dtype(DType::F32)?, caps[1])?;
-    let own = log_softmax(&logits)?;
-    let softened = log_softmax(&(&logits / how.temperature)?)?;
-    let taught = log_softmax(&(theirs / how.temperature)?)?;
+    let theirs = theirs.narrow(1, 0, logits.dim(1)?)?;
+    let taught = log_softmax((capped(theirs, caps[1])? / how.temperature)?)?;
+    let logits = capped(logits, caps[0])?;
+    let softened = log_softmax((&logits / how.temperature)?)?;
     let probable = taught.exp()?;
-    let divergences = (&probable * (taught - &softened)?)?.sum(D::Minus1)?.clamp(0_f32, f32::INFINITY)?.to_vec1()?;
+    let apart = (taught - &softened)?;
+    let divergences = (apart * &probable)?.sum(D::Minus1)?.clamp(0_f32, f32::INFINITY)?.to_vec1()?;
+    let softened = exponentials_of(softened)?;
+    let of_teacher = (softened - probable)?.broadcast_mul(&column(how.alpha * how.temperature)?)?;
+    let own = log_softmax(logits.clone())?;
+    let logits = caps[0].map(|limit| (logits, f64::from(limit)));
     let log_probs = own.gather(&tokens, 1)?.flatten_all()?.to_vec1()?;
-    let of_rows = own.exp()?.broadcast_mul(&column(1.0 - how.alpha)?)?;
-    let of_teacher = (softened.exp()? - probable)?.broadcast_mul(&column(how.alpha * how.temperature)?)?;
+    let of_rows = exponentials_of(own)?.broadcast_mul(&column(1.0 - how.alpha)?)?;
     let mut d_logits = (of_rows + of_teacher)?.scatter_add(&tokens, &column(how.alpha - 1.0)?, 1)?;
-    if let Some(limit) = caps[0].map(f64::from) {
+    if let Some((logits, limit)) = logits {
         d_logits = (d_logits * (logits / limit)?.sqr()?.affine(-1.0, 1.0)?)?;
     }
     Ok((Distilled { log_probs, divergences }, compute.narrow(&d_logits)?))
 }
 
-fn capped(logits: &Tensor, limit: Option<f32>) -> Result<Tensor> {
-    let Some(limit) = limit.map(f64::from) else { return Ok(logits.clone()) };
-    (logits / limit)?.tanh()? * limit
+/// In single precision, within the limit.
+fn capped(logits: Tensor, limit: Option<f32>) -> Result<Tensor> {
+    let wide = logits.to_dtype(DType::F32)?;
+    drop(logits);
+    let Some(limit) = limit.map(f64::from) else { return Ok(wide) };
+    (wide / limit)?.tanh()? * limit
 }
 
-fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+fn exponentials_of(logits: Tensor) -> Result<Tensor> {
+    let all = logits.exp();
+    drop(logits);
+    all
+}
+
+fn log_softmax(logits: Tensor) -> Result<Tensor> {
     let below = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
+    drop(logits);
     let sums = below.exp()?.sum_keepdim(D::Minus1)?;
     below.broadcast_sub(&sums.log()?)
 }

@@ -65,7 +65,7 @@ pub use device::uuid;
 pub use device::{forget_peak, peak_bytes};
 pub use error::{Error, Result};
 pub use gradients::{Gradients, check_finite};
-pub use memory::Memory;
+pub use memory::{Extent, Memory};
 pub use settings::{Checkpointing, Lora, Method, Precision, Settings};
 pub use trainable::Trainable;
 
@@ -126,7 +126,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// What passes over so many tokens would take on the CPU, of which the longest row has so many, without reading the weights.
+    /// What such passes would take on the CPU, without reading the weights.
     ///
     /// # Errors
     /// As [`Engine::load_taught`].
@@ -134,7 +134,7 @@ impl Engine {
         (path, header): (&Path, &Header),
         teacher: Option<(&Path, &Header)>,
         settings: &Settings,
-        [tokens, longest_row]: [usize; 2],
+        extent: Extent,
     ) -> Result<Memory> {
         let settings = Settings { precision: Precision::Single, ..settings.clone() };
         let mut engine = Self::load_with(&Source::open_unread(path, header)?, header, &settings, Compute::cpu())?;
@@ -142,7 +142,7 @@ impl Engine {
             let teacher = Teacher::load(&Source::open_unread(path, header)?, header, &settings, Compute::cpu())?;
             engine = engine.taught_by(teacher)?;
         }
-        Ok(engine.predicted(tokens, longest_row))
+        Ok(engine.predicted(extent))
     }
 
     fn load_with(source: &Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {

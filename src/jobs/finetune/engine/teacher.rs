@@ -48,6 +48,10 @@ impl Teacher {
         Ok(Lesson { compute: &self.0.compute, head: &self.0.head, hidden, how })
     }
 
+    pub fn engine(&self) -> &Engine {
+        &self.0
+    }
+
     /// Bytes of its weights.
     pub fn weights_bytes(&self) -> u64 {
         self.0.weights_bytes

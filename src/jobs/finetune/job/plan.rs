@@ -7,7 +7,7 @@ use super::stages::{header, settings_for};
 use super::teacher;
 use super::wish::Wish;
 use crate::jobs::convert::{self, Source, Target};
-use crate::jobs::finetune::engine::Engine;
+use crate::jobs::finetune::engine::{Engine, Extent};
 use crate::jobs::finetune::options::Options;
 use crate::jobs::make::Places;
 use crate::lm::{Choice, Device};
@@ -72,8 +72,8 @@ pub fn memory_bytes(wish: &Wish, path: &Path, teacher: Option<&Path>) -> Result<
         teacher::expect_same_vocabulary(&of_base, of_teacher)?;
     }
     let teacher = teacher.as_ref().map(|(path, header)| (*path, header));
-    let lengths = [training.batch_tokens, training.sequence_tokens];
-    let memory = Engine::survey((path, &of_base), teacher, &settings_for(wish, false), lengths)?;
+    let extent = Extent::whole(training.batch_tokens, training.sequence_tokens);
+    let memory = Engine::survey((path, &of_base), teacher, &settings_for(wish, &Device::cpu(None)), extent)?;
     let moments = if training.eight_bit { memory.parameters_bytes / 2 } else { 2 * memory.parameters_bytes };
     Ok(memory.total_bytes() - memory.weights_bytes + moments)
 }
@@ -94,14 +94,14 @@ fn unseen_teacher(wish: &Wish, teacher: Option<&Places>) -> Result<(u64, u64), E
 /// A model that cannot be trained so, or is too large for the device.
 pub fn device_memory_bytes(wish: &Wish, base: &Places, device: &Device) -> Result<Option<u64>, Error> {
     let (Source::Gguf(path), false) = (&base.source, device.is_cpu()) else { return Ok(None) };
-    let engine = Engine::load(path, &header(path)?, device.candle(), &settings_for(wish, true))?;
+    let engine = Engine::load(path, &header(path)?, device.candle(), &settings_for(wish, device))?;
     let Options { batch_tokens, sequence_tokens, .. } = wish.training;
-    Ok(Some(peak_bytes(wish, &engine, batch_tokens, sequence_tokens)))
+    Ok(Some(peak_bytes(wish, &engine, Extent::whole(batch_tokens, sequence_tokens))))
 }
 
 /// Memory of the device at the peak of a training; on the CPU without the optimiser's state.
-pub(super) fn peak_bytes(wish: &Wish, engine: &Engine, tokens: usize, longest_row: usize) -> u64 {
-    let memory = engine.predicted(tokens, longest_row);
+pub(super) fn peak_bytes(wish: &Wish, engine: &Engine, extent: Extent) -> u64 {
+    let memory = engine.predicted(extent);
     // With 8 bits it lies in the memory of the CPU.
     let moments = if engine.is_on_cpu() || wish.training.eight_bit { 0 } else { 2 * memory.parameters_bytes };
     memory.total_bytes() + moments

@@ -265,9 +265,7 @@ impl Tuning<'_> {
         let training = self.rows(base, data, Side::Train)?;
         let validation = self.rows(base, data, Side::Validation)?;
         let Some(rows) = training else { return Err(dataset::Error::Nothing(" to learn from".to_owned()).into()) };
-        let longest = data.train.max_tokens as usize;
-        let tokens = self.wish.training.batch_tokens.max(longest);
-        let predicted_peak_bytes = super::plan::peak_bytes(self.wish, &engine, tokens, longest);
+        let predicted_peak_bytes = super::plan::peak_bytes(self.wish, &engine, extent(self.wish, &data.train));
         let parameters = engine.init(self.wish.training.seed)?;
         let trained_parameters = parameters.values().map(|tensor| tensor.elem_count() as u64).sum();
         let checkpoints = self.folder.join("checkpoints");
@@ -295,7 +293,7 @@ impl Tuning<'_> {
 
     fn engine(&self, base: &Base, teacher: Option<&Base>) -> Result<Engine, Error> {
         let (of_base, device) = (header(&base.path)?, self.device.candle());
-        let settings = settings_for(self.wish, !self.device.is_cpu());
+        let settings = settings_for(self.wish, self.device);
         let Some(teacher) = teacher else { return Ok(Engine::load(&base.path, &of_base, device, &settings)?) };
         let of_teacher = header(&teacher.path)?;
         Ok(Engine::load_taught((&base.path, &of_base), (&teacher.path, &of_teacher), device, &settings)?)
@@ -341,10 +339,21 @@ fn step_name(step: dataset::Step) -> &'static str {
     }
 }
 
+/// How large passes over such rows become.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of tokens")]
+fn extent(wish: &Wish, rows: &Statistics) -> engine::Extent {
+    let longest_row = rows.max_tokens as usize;
+    let tokens = wish.training.batch_tokens.max(longest_row);
+    // Some passes have more labels than others.
+    let labels = (tokens as f64 * rows.label_share() * 1.25).ceil() as usize;
+    engine::Extent { tokens, longest_row, labels: labels.min(tokens) }
+}
+
 /// Accelerators compute fastest with 16 bits; the CPU computes with 32.
-pub(super) fn settings_for(wish: &Wish, accelerated: bool) -> engine::Settings {
-    let precision = if accelerated { engine::Precision::Brain } else { engine::Precision::Single };
-    engine::Settings { method: method(wish), precision, checkpointing: wish.checkpointing, ..engine::Settings::default() }
+pub(super) fn settings_for(wish: &Wish, device: &Device) -> engine::Settings {
+    let precision = if device.is_cpu() { engine::Precision::Single } else { engine::Precision::Brain };
+    let logits_bytes = engine::Settings::logits_bytes_on(&device.candle());
+    engine::Settings { method: method(wish), precision, checkpointing: wish.checkpointing, logits_bytes }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "settings that people type")]

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::batch::{Batch, Row};
 use super::busy::cpu_s;
-use super::engine::{self, Checkpointing, Engine, Lora, Method, Precision, Settings};
+use super::engine::{self, Checkpointing, Engine, Extent, Lora, Method, Precision, Settings};
 use super::gradient;
 use super::learner::{Learner, Pass, Tensors};
 use super::optimizer::AdamW;
@@ -82,7 +82,8 @@ pub struct Wanted {
     pub dropout: f32,
     pub checkpointing: Checkpointing,
     pub precision: Precision,
-    pub logits_bytes: usize,
+    /// `None`: as the trainer has it on this device.
+    pub logits_bytes: Option<usize>,
     /// Timed; there is one before them.
     pub steps: usize,
     /// Whether one more step is made that says where its time goes.
@@ -133,7 +134,7 @@ pub fn measure(wanted: &Wanted, device: Choice, folder: &Path) -> Result<Measure
     let path = folder.join("model.gguf");
     synthetic::write(&path, &wanted.shape, wanted.kind)?;
     let (made_s, begun) = (begun.elapsed().as_secs_f64(), Instant::now());
-    let engine = Engine::load(&path, &Header::read_file(&path)?, device.clone(), &settings(wanted))?;
+    let engine = Engine::load(&path, &Header::read_file(&path)?, device.clone(), &settings(wanted, device))?;
     let mut run = Run::new(wanted, &engine)?;
     device.synchronize()?;
     let load_s = begun.elapsed().as_secs_f64();
@@ -173,7 +174,7 @@ fn told(
     [peak_bytes, loaded_bytes]: [Option<u64>; 2],
 ) -> Measurement {
     let tokens = wanted.rows * wanted.tokens;
-    let predicted = engine.predicted(tokens, wanted.tokens);
+    let predicted = engine.predicted(Extent::whole(tokens, wanted.tokens));
     Measurement {
         shape: wanted.shape.name,
         kind: wanted.kind.name(),
@@ -214,9 +215,10 @@ fn open(device: Choice) -> candle_core::Result<Device> {
     }
 }
 
-fn settings(wanted: &Wanted) -> Settings {
+fn settings(wanted: &Wanted, device: &Device) -> Settings {
     let lora = Lora { rank: wanted.rank, dora: wanted.dora, dropout: wanted.dropout, ..Lora::default() };
-    let Wanted { precision, checkpointing, logits_bytes, .. } = *wanted;
+    let Wanted { precision, checkpointing, .. } = *wanted;
+    let logits_bytes = wanted.logits_bytes.unwrap_or_else(|| Settings::logits_bytes_on(device));
     Settings { method: Method::Lora(lora), precision, checkpointing, logits_bytes }
 }
 
@@ -229,7 +231,8 @@ fn count(count: usize) -> f64 {
 fn spread(times: &mut [f64]) -> [f64; 3] {
     times.sort_by(f64::total_cmp);
     let at = |index: usize| times.get(index).copied().unwrap_or_default();
-    [at(times.len() / 2), at(0), at(times.len().saturating_sub(1))]
+    let last = times.len().saturating_sub(1);
+    [f64::midpoint(at(last / 2), at(times.len() / 2)), at(0), at(last)]
 }
 
 /// A training under way.

@@ -142,9 +142,9 @@ impl Offload {
     }
 
     /// Memory of weights, and of a pass.
-    pub fn memory_bytes(&self, tokens: usize) -> (u64, u64) {
+    pub fn memory_bytes(&self, tokens: usize, labels: usize) -> (u64, u64) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.decoder.weights_bytes() as u64, state.decoder.pass_bytes(tokens, tokens) as u64)
+        (state.decoder.weights_bytes() as u64, state.decoder.pass_bytes(tokens, labels) as u64)
     }
 }
 

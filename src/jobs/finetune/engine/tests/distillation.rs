@@ -4,7 +4,7 @@ use super::models::{GEMMA, LLAMA, PHI, Place, QWEN, Shape, batch, perturbed, row
 use super::numbers::{PASS, adapters, all_kinds, check_slopes, distance, everything, gradients, lora};
 use crate::gguf::{Header, TensorKind};
 use crate::jobs::finetune::batch::Batch;
-use crate::jobs::finetune::engine::{Checkpointing, Engine, Lora, Method, Settings};
+use crate::jobs::finetune::engine::{Checkpointing, Engine, Extent, Lora, Method, Settings};
 use crate::jobs::finetune::learner::{Distilled, Learner, Pass, Tensors};
 use crate::jobs::finetune::options::Distill;
 
@@ -133,12 +133,12 @@ fn only_a_teacher_of_as_many_tokens_teaches() {
 fn memory_is_foretold_with_the_teachers() {
     let (place, teacher) = (Place::new(QWEN), Place::new(Shape { width: 256, inner: 1024, head_length: 64, ..LLAMA }));
     let [own, theirs] = [&place, &teacher].map(|place| Header::read_file(place.path()).unwrap());
-    let survey = |teacher| Engine::survey((place.path(), &own), teacher, &adapters(2), [512, 64]).unwrap();
+    let survey = |teacher| Engine::survey((place.path(), &own), teacher, &adapters(2), Extent::whole(512, 64)).unwrap();
     let (alone, taught) = (survey(None), survey(Some((teacher.path(), &theirs))));
     let weights: u64 = theirs.tensors.iter().map(|tensor| tensor.size_bytes).sum();
     assert_eq!(taught.weights_bytes, alone.weights_bytes + weights);
     assert_eq!(taught.parameters_bytes, alone.parameters_bytes);
     // A layer of the teacher's over all tokens takes more than the learner does.
     assert!(taught.activations_bytes > alone.activations_bytes + 4 * 512 * 1024, "{taught:?} {alone:?}");
-    assert_eq!(taught, place.taught(&teacher, &adapters(2)).predicted(512, 64));
+    assert_eq!(taught, place.taught(&teacher, &adapters(2)).predicted(Extent::whole(512, 64)));
 }
