@@ -26,6 +26,9 @@ else
     "$binaries/arriero" bench-engine "$model" --threads "$threads"
 fi
 
+# A real fine-tuning, some minutes long; llama.cpp has to load what comes out, where it is to be had.
+python3 "$here/../bench/finetune_task.py" "$binaries/arriero" "$model" --python "$venv/bin/python" --threads "$threads" || failed=1
+
 # LLAMA_QUANTIZE=path/to/llama-quantize, or one that is found.
 quantize=${LLAMA_QUANTIZE:-$(command -v llama-quantize || true)}
 if [[ -n $quantize ]]; then

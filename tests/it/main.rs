@@ -31,6 +31,8 @@ mod guard;
 mod input;
 mod jobs;
 mod keys;
+#[cfg(feature = "embedded")]
+mod learned_task;
 mod limits;
 #[cfg(feature = "embedded")]
 mod lm;
