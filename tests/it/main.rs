@@ -40,6 +40,7 @@ mod ops;
 mod process;
 mod publish;
 mod queue;
+#[cfg(feature = "embedded")]
 mod real_ollama;
 mod reload;
 mod resume;
