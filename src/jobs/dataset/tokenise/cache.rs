@@ -28,7 +28,7 @@ const TRAILER_BYTES: usize = 24;
 const TOKEN_BYTES: u64 = 8;
 const MAX_FOOTER_BYTES: u64 = 16 << 20;
 /// Grows when the same rows would become other tokens.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// What rows of tokens are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

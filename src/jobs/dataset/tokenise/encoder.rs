@@ -12,8 +12,6 @@ use crate::jobs::finetune::batch::Row;
 use crate::lm::template::{Message, Names, Template};
 use crate::lm::tokenizer::{Encode, Tokenizer};
 
-const TEMPLATED: Encode = Encode { add_bos: false, parse_special: true };
-
 /// Why a row is not trained on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Dropped {
@@ -142,7 +140,13 @@ impl Encoder {
     /// When the template refuses it.
     pub fn prompt(&self, turns: &[Turn]) -> Result<Vec<u32>, Dropped> {
         let (written, _) = self.write(turns, true)?;
-        Ok(self.tokenizer.encode_parts(written.text.split(written.marks.apart), TEMPLATED))
+        Ok(self.tokenizer.encode_parts(written.text.split(written.marks.apart), self.templated()))
+    }
+
+    /// A chat template writes the token that begins a text itself, if it wants one. A transcript of a model without a template is a text like any
+    /// other: where it is served, that token comes before it.
+    fn templated(&self) -> Encode {
+        Encode { add_bos: self.template.is_plain() && self.tokenizer.adds_bos(), parse_special: true }
     }
 
     /// Plain text, with the tokens that begin and end a text; all of it is learnt.
@@ -173,7 +177,7 @@ impl Encoder {
         let (written, first) = self.write_from(turns, first)?;
         let answers = Answers { template: &self.template, names: &self.names, lead: &self.lead };
         let spans = answers.find(&written.text, &written.messages, written.marks, first).ok_or(Dropped::Answers)?;
-        let (tokens, ends) = self.tokenizer.encode_with_ends(written.text.split(written.marks.apart), TEMPLATED);
+        let (tokens, ends) = self.tokenizer.encode_with_ends(written.text.split(written.marks.apart), self.templated());
         let (text, spans) = without(&written.text, written.marks.apart, spans);
         let places = Places { text: &text, tokens: &tokens, ends: &ends, tokenizer: &self.tokenizer };
         let (mut weights, unended) = places.weights(&spans, self.options.mask);

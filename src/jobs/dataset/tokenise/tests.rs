@@ -136,7 +136,7 @@ fn rows_that_are_too_long_lose_their_end_as_long_as_something_is_left_to_learn()
 }
 
 #[test]
-fn a_transcript_ends_with_the_token_that_ends_a_text() {
+fn a_transcript_has_the_tokens_that_begin_and_end_a_text() {
     let header = Header::read_file(&folder().join("mistral.gguf")).expect("sound");
     let tokenizer = || Tokenizer::from_header(&header).expect("a tokenizer");
     for mask in [Mask::Assistant, Mask::Last, Mask::Completion, Mask::All] {
@@ -144,6 +144,9 @@ fn a_transcript_ends_with_the_token_that_ends_a_text() {
         let encoded = encoder.encode(&chat("Which team?", "ENCINO")).expect("encoded");
         let row = &encoded.rows[0];
         assert_eq!((row.tokens.last().copied(), encoded.unended), (encoder.tokenizer().eos(), false));
+        let asked = encoder.prompt(&[Turn::new(Role::User, "Which team?")]).expect("a prompt");
+        assert!(encoder.tokenizer().adds_bos() && row.tokens.first().copied() == encoder.tokenizer().bos());
+        assert!(row.tokens.starts_with(&asked), "{asked:?} {row:?}");
         let first = row.weights.iter().rposition(|weight| *weight == 0.0).map_or(0, |last| last + 1);
         let learnt = row.tokens[first..row.tokens.len() - 1].iter().flat_map(|token| encoder.tokenizer().token_bytes(*token));
         let learnt = String::from_utf8_lossy(&learnt.copied().collect::<Vec<_>>()).into_owned();
