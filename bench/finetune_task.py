@@ -69,8 +69,8 @@ def in_llamacpp(model, prompts, threads):
     params.verbosity = 0
     params.cpuparams.n_threads = threads
     server = xllamacpp.Server(params)
-    ask = {"temperature": 0, "n_predict": ANSWER_TOKENS, "cache_prompt": False}
-    return [server.handle_completions({**ask, "prompt": prompt})["content"] for prompt in prompts]
+    ask = {"temperature": 0, "max_tokens": ANSWER_TOKENS, "cache_prompt": False}
+    return [server.handle_completions({**ask, "prompt": prompt})["choices"][0]["text"] for prompt in prompts]
 
 
 def llamacpp(o, model, answers):
