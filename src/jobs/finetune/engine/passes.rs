@@ -19,12 +19,12 @@ enum Kept {
 }
 
 impl Engine {
-    fn step<'a>(&'a self, parameters: &'a Tensors, batch: &'a Batch, pass: Option<Pass>) -> candle_core::Result<Step<'a>> {
-        self.check(parameters, batch)?;
+    fn step<'a>(&'a self, parameters: &'a Tensors, batch: &'a Batch, pass: Option<Pass>) -> Step<'a> {
         let turns = |sliding| Turns::new(&self.config, &self.ropes, sliding, batch);
-        Ok(Step { compute: &self.compute, parameters, pass, starts: &batch.starts, everywhere: turns(false), sliding: turns(true) })
+        Step { compute: &self.compute, parameters, pass, starts: &batch.starts, everywhere: turns(false), sliding: turns(true) }
     }
 
+    /// What every pass begins with: the rest takes it for granted.
     pub(super) fn check(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<()> {
         trainable::check(&self.trainable, parameters)?;
         let vocab_size = self.config.vocab_size;
@@ -56,7 +56,7 @@ impl Engine {
 
     /// Behind the last norm, the rows that labels are foretold from.
     pub(super) fn hidden(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Tensor> {
-        let step = self.step(parameters, batch, None)?;
+        let step = self.step(parameters, batch, None);
         let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
         for block in &self.blocks {
             x = block::output(&step, block, &x)?;
@@ -90,7 +90,7 @@ impl Engine {
         pass: Option<Pass>,
         mut gradients: Gradients<'_>,
     ) -> candle_core::Result<Distilled> {
-        let step = self.step(parameters, batch, pass)?;
+        let step = self.step(parameters, batch, pass);
         let lowest = self.lowest(parameters);
         let mut x = embedding::forward(&self.compute, &self.embedding, parameters, &batch.tokens)?;
         let mut kept = Vec::with_capacity(self.blocks.len());
@@ -123,12 +123,11 @@ impl Engine {
 
 impl Learner for Engine {
     fn log_probs(&self, parameters: &Tensors, batch: &Batch) -> candle_core::Result<Vec<f32>> {
+        self.check(parameters, batch)?;
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
-            self.check(parameters, batch)?;
             return offload.log_probs(self, parameters, batch);
         }
-        self.check(parameters, batch)?;
         if batch.labels.is_empty() {
             return Ok(Vec::new());
         }

@@ -73,7 +73,7 @@ pub fn memory_bytes(wish: &Wish, path: &Path, teacher: Option<&Path>) -> Result<
     }
     let teacher = teacher.as_ref().map(|(path, header)| (*path, header));
     let extent = Extent::whole(training.batch_tokens, training.sequence_tokens);
-    let memory = Engine::survey((path, &of_base), teacher, &settings_for(wish, &Device::cpu(None)), extent)?;
+    let memory = Engine::survey((path, &of_base), teacher, &settings_for(wish, &candle_core::Device::Cpu), extent)?;
     let moments = if training.eight_bit { memory.parameters_bytes / 2 } else { 2 * memory.parameters_bytes };
     Ok(memory.total_bytes() - memory.weights_bytes + moments)
 }
@@ -94,7 +94,9 @@ fn unseen_teacher(wish: &Wish, teacher: Option<&Places>) -> Result<(u64, u64), E
 /// A model that cannot be trained so, or is too large for the device.
 pub fn device_memory_bytes(wish: &Wish, base: &Places, device: &Device) -> Result<Option<u64>, Error> {
     let (Source::Gguf(path), false) = (&base.source, device.is_cpu()) else { return Ok(None) };
-    let engine = Engine::load(path, &header(path)?, device.candle(), &settings_for(wish, device))?;
+    let device = device.candle();
+    let settings = settings_for(wish, &device);
+    let engine = Engine::load(path, &header(path)?, device, &settings)?;
     let Options { batch_tokens, sequence_tokens, .. } = wish.training;
     Ok(Some(peak_bytes(wish, &engine, Extent::whole(batch_tokens, sequence_tokens))))
 }

@@ -293,7 +293,7 @@ impl Tuning<'_> {
 
     fn engine(&self, base: &Base, teacher: Option<&Base>) -> Result<Engine, Error> {
         let (of_base, device) = (header(&base.path)?, self.device.candle());
-        let settings = settings_for(self.wish, self.device);
+        let settings = settings_for(self.wish, &device);
         let Some(teacher) = teacher else { return Ok(Engine::load(&base.path, &of_base, device, &settings)?) };
         let of_teacher = header(&teacher.path)?;
         Ok(Engine::load_taught((&base.path, &of_base), (&teacher.path, &of_teacher), device, &settings)?)
@@ -340,19 +340,18 @@ fn step_name(step: dataset::Step) -> &'static str {
 }
 
 /// How large passes over such rows become.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of tokens")]
 fn extent(wish: &Wish, rows: &Statistics) -> engine::Extent {
     let longest_row = rows.max_tokens as usize;
     let tokens = wish.training.batch_tokens.max(longest_row);
-    // Some passes have more labels than others.
-    let labels = (tokens as f64 * rows.label_share() * 1.25).ceil() as usize;
-    engine::Extent { tokens, longest_row, labels: labels.min(tokens) }
+    // As many as all rows have among them, and a quarter more: some passes have more than others.
+    let labels = (tokens as u64 * rows.labels * 5).div_ceil(4 * rows.tokens.max(1));
+    engine::Extent { tokens, longest_row, labels: usize::try_from(labels).map_or(tokens, |labels| labels.min(tokens)) }
 }
 
 /// Accelerators compute fastest with 16 bits; the CPU computes with 32.
-pub(super) fn settings_for(wish: &Wish, device: &Device) -> engine::Settings {
+pub(super) fn settings_for(wish: &Wish, device: &candle_core::Device) -> engine::Settings {
     let precision = if device.is_cpu() { engine::Precision::Single } else { engine::Precision::Brain };
-    let logits_bytes = engine::Settings::logits_bytes_on(&device.candle());
+    let logits_bytes = engine::Settings::logits_bytes_on(device);
     engine::Settings { method: method(wish), precision, checkpointing: wish.checkpointing, logits_bytes }
 }
 

@@ -227,7 +227,7 @@ fn count(count: usize) -> f64 {
     count as f64
 }
 
-/// What all threads of this process have computed.
+/// The median, the least and the most.
 fn spread(times: &mut [f64]) -> [f64; 3] {
     times.sort_by(f64::total_cmp);
     let at = |index: usize| times.get(index).copied().unwrap_or_default();

@@ -92,8 +92,10 @@ impl Engine {
         if !self.compute.fused {
             let memory = composed::Pass::new(self, extent).memory();
             // On other accelerators than NVIDIA's nobody has looked.
+            if !self.compute.device.is_cuda() {
+                return memory;
+            }
             let besides = RUNTIME_BYTES + CANDLE_BYTES + POOL_BYTES + memory.total_bytes() / 32;
-            let besides = if self.compute.device.is_cuda() { besides } else { 0 };
             return Memory { activations_bytes: memory.activations_bytes + besides, ..memory };
         }
         let parameters = self.parameter_count();
