@@ -19,7 +19,8 @@ import urllib.request
 from pathlib import Path
 
 ROWS = Path(__file__).resolve().parent.parent / "tests/fixtures/finetune/orders.jsonl"
-GOALS = {"accuracy_gained": 0.8, "perplexity_after": 1.2, "least_survival": 0.95, "served": 0.8, "same_in_llamacpp": 0.95}
+AT_LEAST = {"accuracy_gained": 0.8, "least_survival": 0.95, "served": 0.8, "same_in_llamacpp": 0.95}
+AT_MOST = {"perplexity_after": 1.2}
 ANSWER_TOKENS = 32
 
 
@@ -83,8 +84,9 @@ def llamacpp(o, model, answers):
     return json.loads(next(line for line in out.splitlines() if line.startswith('["')))
 
 
-def share(pairs):
-    return round(sum(a.strip() == b.strip() for a, b in pairs) / len(pairs), 4)
+def alike(some, others):
+    """The share of answers that are equal but for blanks around them."""
+    return round(sum(a.strip() == b.strip() for a, b in zip(some, others, strict=True)) / len(some), 4)
 
 
 def measure(o, folder):
@@ -100,12 +102,14 @@ def measure(o, folder):
         "accuracy_before": before["accuracy"], "accuracy_after": after["accuracy"], "accuracy_gained": after["accuracy"] - before["accuracy"],
         "f1_before": round(before["f1"], 4), "f1_after": round(after["f1"], 4),
         "perplexity_before": round(before["perplexity"], 2), "perplexity_after": round(after["perplexity"], 4),
-        "least_survival": round(min(survival), 4), "served": share(list(zip(here, expected))),
-        "same_in_llamacpp": there and share(list(zip(there, here))),
+        "least_survival": round(min(survival), 4), "served": alike(here, expected),
+        "same_in_llamacpp": there and alike(there, here),
     }
-    missed = [name for name, goal in GOALS.items() if figures[name] is not None and (figures[name] > goal) == (name == "perplexity_after")]
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    missed = [name for name, goal in AT_LEAST.items() if name in known and known[name] < goal]
+    missed += [name for name, goal in AT_MOST.items() if known[name] > goal]
     return {
-        "scenario": "finetune task", "rows": len(answers), "device": report["device"], "steps": summary["steps"], "epochs": o.epochs,
+        "scenario": "finetune task", "rows": after["items"], "rows_served": len(answers), "device": report["device"], "steps": summary["steps"], "epochs": o.epochs,
         "training_s": round(summary["training_seconds"], 1), "tokens_per_s": round(summary["tokens_per_s"], 1), **figures,
         "sha256": made["model"]["sha256"], "missed": missed, "passed": not missed,
     }
@@ -118,7 +122,7 @@ def main():
     options.add_argument("--python", default=sys.executable)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--device", default="cpu")
-    options.add_argument("--epochs", type=int, default=2)
+    options.add_argument("--epochs", type=int, default=1)
     options.add_argument("--learning-rate", type=float, default=5e-4)
     options.add_argument("--items", type=int, default=80)
     options.add_argument("--keep", metavar="FOLDER", help="where everything stays, and a second run goes on from")

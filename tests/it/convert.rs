@@ -26,7 +26,7 @@ fn sha256_of(bytes: &[u8]) -> String {
 }
 
 /// Runs `arriero convert`, without a terminal, for a user with this data folder.
-fn convert(data: &Path, server: &str, words: &[&str]) -> Output {
+pub fn convert(data: &Path, server: &str, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
     command.arg("convert").args(words).env_clear().env("HOME", data).env("ARRIERO_DATA_DIR", data.join("state"));
     command.env("ARRIERO_OLLAMA", server).stdin(Stdio::null()).output().expect("the program runs")
@@ -40,7 +40,7 @@ async fn convert_for(data: &Path, fake: &FakeOllama, words: &[&str]) -> Output {
     tokio::task::spawn_blocking(run).await.expect("no panic")
 }
 
-fn answer(output: &Output) -> Value {
+pub fn answer(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }

@@ -8,8 +8,8 @@ use arriero::backends::ollama;
 use arriero::domain::clock::Clock;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
+use crate::convert::{answer, convert};
 use crate::support::{data, demo_model, read_events, text};
 
 fn server() -> Option<String> {
@@ -69,14 +69,11 @@ impl Shelf {
     }
 
     /// What `arriero convert` made, and published under a name.
-    async fn convert(&self, source: &Path, kind: &str, name: &str) -> String {
+    fn convert(&self, source: &Path, kind: &str, name: &str) -> String {
         let out = self.folder.path().join(format!("{kind}.gguf"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
-        command.arg("convert").arg(source).args(["-q", kind, "--allow-requantize", "--json", "--publish", name, "--out"]).arg(out);
-        command.env("ARRIERO_OLLAMA", &self.url).env("ARRIERO_DATA_DIR", self.folder.path().join("state"));
-        let output = command.output().await.expect("the program runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let paths = [source, &out].map(|path| path.to_str().expect("UTF-8"));
+        let words = [paths[0], "-q", kind, "--allow-requantize", "--json", "--publish", name, "--out", paths[1]];
+        let made = answer(&convert(self.folder.path(), &self.url, &words));
         made["files"][0]["sha256"].as_str().expect("a digest").to_owned()
     }
 }
@@ -87,11 +84,11 @@ async fn a_real_server_keeps_our_files_as_they_are_and_makes_the_same() {
     let client = Client::builder().no_proxy().build().expect("a client");
     let shelf = Shelf { url: url.trim_end_matches('/').to_owned(), client, folder: tempfile::tempdir().expect("a folder") };
     let [source, ours, theirs] = ["source", "ours", "theirs"].map(|name| format!("arriero-test/{name}"));
-    let digest = shelf.convert(&demo_model(), "F16", &source).await;
+    let digest = shelf.convert(&demo_model(), "F16", &source);
     assert_eq!(shelf.file_of(&source).await, digest);
     let file = shelf.folder.path().join("F16.gguf");
     for kind in ["Q8_0", "Q4_K_M", "Q4_K_S"] {
-        let made = shelf.convert(&file, kind, &ours).await;
+        let made = shelf.convert(&file, kind, &ours);
         assert_eq!(shelf.file_of(&ours).await, made, "{kind} is kept as it is");
         let wanted = json!({"model": theirs, "files": {"model.gguf": format!("sha256:{digest}")}, "quantize": kind, "stream": false});
         shelf.ask(Method::POST, "/api/create", wanted).await;
