@@ -1,4 +1,4 @@
-//! Parquet files, row by row. Of compressions Snappy is read, which nearly all of them have, gzip and none.
+//! Parquet files, row by row. Of compressions those are read that writers choose by themselves: Snappy, zstd, gzip, LZ4 and none.
 
 use std::fs::File;
 use std::io;
@@ -37,10 +37,10 @@ impl Columns {
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(broken)?;
         for group in reader.metadata().row_groups() {
             for column in group.columns() {
-                if !matches!(column.compression(), Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_)) {
+                let compression = column.compression();
+                if matches!(compression, Compression::BROTLI(_) | Compression::LZO) {
                     return Err(format!(
-                        "is a Parquet file whose columns are packed with {}; write it anew with Snappy",
-                        column.compression()
+                        "is a Parquet file whose columns are packed with {compression}; write it anew with zstd or Snappy"
                     ));
                 }
             }

@@ -149,8 +149,9 @@ fn parquet(compression: parquet::basic::Compression) -> Vec<u8> {
 
 #[test]
 fn parquet_is_read() {
-    use parquet::basic::{Compression, GzipLevel};
-    for compression in [Compression::SNAPPY, Compression::UNCOMPRESSED, Compression::GZIP(GzipLevel::default())] {
+    use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+    let (gzip, zstd) = (Compression::GZIP(GzipLevel::default()), Compression::ZSTD(ZstdLevel::default()));
+    for compression in [Compression::SNAPPY, Compression::UNCOMPRESSED, gzip, zstd, Compression::LZ4, Compression::LZ4_RAW] {
         let (lines, intake) = read_with("a.parquet", &parquet(compression), &lenient(), &Source::new("a")).expect("read");
         assert_eq!((lines[0].as_str(), lines.len(), intake.format.as_str()), (ONE, 2, "parquet"));
     }
