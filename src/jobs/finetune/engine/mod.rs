@@ -149,6 +149,7 @@ impl Engine {
         if let Method::Lora(lora) = &settings.method {
             lora.check()?;
         }
+        products::read_in_place();
         let config = Config::from_header(header)?;
         let loader = Loader { compute: &compute, config: &config, header, source, settings };
         let mut engine = Self {
