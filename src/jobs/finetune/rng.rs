@@ -65,6 +65,14 @@ impl Philox {
 }
 
 impl Stream {
+    /// Its key and the two upper words of its counter: for whoever counts elsewhere.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn words(self) -> [u32; 4] {
+        let [key_0, key_1] = self.philox.key;
+        [key_0, key_1, self.upper[0], self.upper[1]]
+    }
+
     /// Four numbers; `index` counts in fours.
     #[must_use]
     pub fn four(self, index: u64) -> [u32; 4] {

@@ -6,7 +6,7 @@ use candle_core::{Device, Result};
 
 use super::Engine;
 use crate::jobs::finetune::batch::Batch;
-use crate::jobs::finetune::learner::Tensors;
+use crate::jobs::finetune::learner::{Pass, Tensors};
 
 /// Has an accelerator keep memory between passes, which take the same again and again.
 #[cfg(feature = "cuda")]
@@ -43,8 +43,7 @@ pub fn forget_peak(device: &Device) {
 #[cfg(feature = "cuda")]
 pub fn uuid(device: &Device) -> Option<String> {
     let uuid = device.as_cuda_device().ok()?.cuda_stream().context().uuid().ok()?;
-    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", byte.cast_unsigned())).collect();
-    Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+    Some(format!("GPU-{}", uuid::Uuid::from_bytes(uuid.bytes.map(i8::cast_unsigned))))
 }
 
 impl Engine {
@@ -53,14 +52,14 @@ impl Engine {
     /// # Errors
     /// As [`Learner::accumulate`](super::Learner::accumulate).
     #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "elsewhere there is a clock"))]
-    pub fn spent(&self, parameters: &Tensors, batch: &Batch) -> Result<BTreeMap<&'static str, f32>> {
+    pub fn spent(&self, parameters: &Tensors, batch: &Batch, pass: Option<Pass>) -> Result<BTreeMap<&'static str, f32>> {
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
             self.check(parameters, batch)?;
             let mut gradients = Tensors::new();
-            return offload.spent(self, parameters, batch, super::Gradients::new(&mut gradients, parameters)?.all());
+            return offload.spent(self, parameters, batch, pass, super::Gradients::new(&mut gradients, parameters)?.all());
         }
-        let _ = (parameters, batch);
+        let _ = (parameters, batch, pass);
         Ok(BTreeMap::new())
     }
 

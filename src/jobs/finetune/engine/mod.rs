@@ -142,7 +142,7 @@ impl Engine {
             let teacher = Teacher::load(&Source::open_unread(path, header)?, header, &settings, Compute::cpu())?;
             engine = engine.taught_by(teacher)?;
         }
-        Ok(engine.predicted(extent))
+        engine.predicted(extent)
     }
 
     fn load_with(source: &Source, header: &Header, settings: &Settings, compute: Compute) -> Result<Self> {

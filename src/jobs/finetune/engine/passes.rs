@@ -145,7 +145,7 @@ impl Learner for Engine {
         let gradients = Gradients::new(gradients, parameters)?;
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
-            return offload.accumulate(self, parameters, batch, gradients.all());
+            return offload.accumulate(self, parameters, batch, pass, gradients.all());
         }
         if batch.labels.is_empty() {
             return Ok(Vec::new());
@@ -174,13 +174,13 @@ impl Learner for Engine {
 
     #[cfg(feature = "cuda")]
     fn squares(&self, tensors: &[&Tensor]) -> candle_core::Result<Option<Vec<f64>>> {
-        self.offload.as_ref().map(|offload| offload.squares(tensors)).transpose()
+        let device = &self.compute.device;
+        device.is_cuda().then(|| super::offload::squares_of(device, tensors)).transpose()
     }
 
     #[cfg(feature = "cuda")]
     fn step_in_place(&self, update: &Update, tensors: [&Tensor; 4]) -> candle_core::Result<bool> {
-        let Some(offload) = &self.offload else { return Ok(false) };
-        offload.step(update, tensors)?;
-        Ok(true)
+        let device = &self.compute.device;
+        device.is_cuda().then(|| super::offload::step(device, update, tensors)).transpose().map(|done| done.is_some())
     }
 }

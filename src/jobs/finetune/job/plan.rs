@@ -98,15 +98,18 @@ pub fn device_memory_bytes(wish: &Wish, base: &Places, device: &Device) -> Resul
     let settings = settings_for(wish, &device);
     let engine = Engine::load(path, &header(path)?, device, &settings)?;
     let Options { batch_tokens, sequence_tokens, .. } = wish.training;
-    Ok(Some(peak_bytes(wish, &engine, Extent::whole(batch_tokens, sequence_tokens))))
+    peak_bytes(wish, &engine, Extent::whole(batch_tokens, sequence_tokens)).map(Some)
 }
 
 /// Memory of the device at the peak of a training; on the CPU without the optimiser's state.
-pub(super) fn peak_bytes(wish: &Wish, engine: &Engine, extent: Extent) -> u64 {
-    let memory = engine.predicted(extent);
+///
+/// # Errors
+/// What the device says.
+pub(super) fn peak_bytes(wish: &Wish, engine: &Engine, extent: Extent) -> Result<u64, Error> {
+    let memory = engine.predicted(extent)?;
     // With 8 bits it lies in the memory of the CPU.
     let moments = if engine.is_on_cpu() || wish.training.eight_bit { 0 } else { 2 * memory.parameters_bytes };
-    memory.total_bytes() + moments
+    Ok(memory.total_bytes() + moments)
 }
 
 /// Of a folder only its size is known before it is converted.

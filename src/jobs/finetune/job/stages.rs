@@ -265,7 +265,7 @@ impl Tuning<'_> {
         let training = self.rows(base, data, Side::Train)?;
         let validation = self.rows(base, data, Side::Validation)?;
         let Some(rows) = training else { return Err(dataset::Error::Nothing(" to learn from".to_owned()).into()) };
-        let predicted_peak_bytes = super::plan::peak_bytes(self.wish, &engine, extent(self.wish, &data.train));
+        let predicted_peak_bytes = super::plan::peak_bytes(self.wish, &engine, extent(self.wish, &data.train))?;
         let parameters = engine.init(self.wish.training.seed)?;
         let trained_parameters = parameters.values().map(|tensor| tensor.elem_count() as u64).sum();
         let checkpoints = self.folder.join("checkpoints");

@@ -82,16 +82,19 @@ fn cases(kernels: bool) -> Vec<Case> {
     ));
     all.push(fast("only the highest layer", Lora { targets: names(&["blk.2.*"]), ..lora() }));
     all.extend(KINDS.into_iter().filter(|kind| !is_dense(*kind)).map(|kind| Case { kind, ..fast("QLoRA", lora()) }));
-    all.push(case("DoRA", Method::Lora(Lora { dora: true, ..lora() })));
-    all.push(case("dropout", Method::Lora(Lora { dropout: 0.2, ..lora() })));
-    all.push(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout", Method::Lora(Lora { dora: true, dropout: 0.2, ..lora() })) });
+    let weighed = || Lora { dora: true, ..lora() };
+    let both = || Lora { dropout: 0.2, ..weighed() };
+    for (what, lora) in [("DoRA", weighed()), ("dropout", Lora { dropout: 0.2, ..lora() }), ("DoRA with dropout", both())] {
+        all.extend(FAMILIES.map(|shape| Case { shape, ..fast(what, lora.clone()) }));
+        all.push(Case { kind: TensorKind::Q4_K, ..fast(what, lora.clone()) });
+        all.push(fast(what, Lora { targets: names(&["q_proj", "v_proj", "down_proj"]), rank: 12, ..lora }));
+    }
     all.push(case("embeddings besides", Method::Lora(Lora { also: names(&["token_embd.weight"]), ..lora() })));
     all.push(case("the head, too", Method::Lora(Lora { targets: names(&["attn_*", "ffn_*", "output"]), ..lora() })));
     all.push(case("everything", Method::Full(Vec::new())));
     let single = |case| Case { precision: Precision::Single, kernels: false, ..case };
     all.push(single(fast("LoRA in single precision", lora())));
-    let weighed = Lora { dora: true, dropout: 0.2, ..lora() };
-    all.push(single(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout in single precision", Method::Lora(weighed)) }));
+    all.push(single(Case { kind: TensorKind::Q4_K, ..case("DoRA with dropout in single precision", Method::Lora(both())) }));
     all.push(single(Case { shape: FAMILIES[4], ..case("everything in single precision", Method::Full(Vec::new())) }));
     all
 }
@@ -134,9 +137,9 @@ fn judged(case: &Case, expected: &Given, given: &Given, (kernels, same_bits, ste
     let loss = share(given.loss, expected.loss);
     let base_loss = share(given.base_loss, expected.base_loss);
     let gradients = (all[0] / all[1]).sqrt();
-    // Candle's operations round to bf16 after each, DoRA's with dropout most often.
+    // Candle's operations round to bf16 after each.
     let limits = match (case.precision, case.kernels) {
-        (Precision::Brain, true) => [2e-3, 3e-2, 1e-1],
+        (Precision::Brain, true) => [2e-3, 4e-2, 1e-1],
         (Precision::Brain, false) => [2e-3, 6e-2, 1e-1],
         (Precision::Single, _) => [1e-5, 1e-4, 1e-3],
     };

@@ -162,7 +162,7 @@ pub fn measure(wanted: &Wanted, device: Choice, folder: &Path) -> Result<Measure
         load_s,
         losses,
         spent_ms,
-        ..told(wanted, device, &engine, spread(&mut times[1..]), of_memory)
+        ..told(wanted, device, &engine, spread(&mut times[1..]), of_memory)?
     })
 }
 
@@ -172,10 +172,10 @@ fn told(
     engine: &Engine,
     s_per_step: [f64; 3],
     [peak_bytes, loaded_bytes]: [Option<u64>; 2],
-) -> Measurement {
+) -> Result<Measurement, Error> {
     let tokens = wanted.rows * wanted.tokens;
-    let predicted = engine.predicted(Extent::whole(tokens, wanted.tokens));
-    Measurement {
+    let predicted = engine.predicted(Extent::whole(tokens, wanted.tokens))?;
+    Ok(Measurement {
         shape: wanted.shape.name,
         kind: wanted.kind.name(),
         device: if device.is_cuda() {
@@ -203,7 +203,7 @@ fn told(
         load_s: 0.0,
         losses: Vec::new(),
         spent_ms: BTreeMap::new(),
-    }
+    })
 }
 
 fn open(device: Choice) -> candle_core::Result<Device> {
@@ -286,6 +286,7 @@ impl<'a> Run<'a> {
 
     /// Where the time of one pass goes.
     fn traced(&self) -> candle_core::Result<BTreeMap<&'static str, f32>> {
-        self.engine.spent(&self.parameters, &self.batch([u64::MAX, 0]))
+        let pass = Pass { seed: 1, step: u64::MAX, micro_batch: 0 };
+        self.engine.spent(&self.parameters, &self.batch([pass.step, pass.micro_batch]), Some(pass))
     }
 }

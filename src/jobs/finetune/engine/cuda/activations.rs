@@ -57,8 +57,9 @@ impl Plan {
 /// What attention gave, of as many layers as there is room for, and then all, since the first spares more work for each byte. `bytes`: what
 /// either takes in each layer.
 fn most(mut room: usize, bytes: &[[usize; 2]]) -> Vec<Keep> {
+    type Cost = fn(&[usize; 2]) -> usize;
     let mut all = vec![Keep::Input; bytes.len()];
-    let steps: [(Keep, fn(&[usize; 2]) -> usize); 2] = [(Keep::Attention, |bytes| bytes[0]), (Keep::All, |bytes| bytes[1] - bytes[0])];
+    let steps: [(Keep, Cost); 2] = [(Keep::Attention, |bytes| bytes[0]), (Keep::All, |bytes| bytes[1] - bytes[0])];
     for (better, cost) in steps {
         for (keep, bytes) in all.iter_mut().zip(bytes) {
             let Some(left) = room.checked_sub(cost(bytes)) else { return all };
@@ -116,6 +117,14 @@ impl Kept {
         let projections = (keep == Keep::All).then(|| Projections::new(gpu, shape, block.gate_up.room, tokens)).transpose()?;
         Ok(Self { input: gpu.uninitialised(tokens * shape.hidden)?, attention, projections })
     }
+
+    pub fn keep(&self) -> Keep {
+        match (&self.attention, &self.projections) {
+            (None, _) => Keep::Input,
+            (Some(_), None) => Keep::Attention,
+            (Some(_), Some(_)) => Keep::All,
+        }
+    }
 }
 
 /// What one layer needs at a time.
@@ -137,7 +146,7 @@ pub struct Workspace {
     pub d_inner: Buffer<u16>,
     pub d_qkv: Buffer<u16>,
     pub d_x: Buffer<u16>,
-    /// Of what a half of a layer gave, where a norm of its own comes behind it.
+    /// Of what a half of a layer gave, where a norm of its own comes behind it, or DoRA scales it.
     pub d_branch: Buffer<u16>,
     /// Gradient times output, of every query and head.
     pub deltas: Buffer<f32>,
@@ -168,6 +177,7 @@ impl Widths {
         let (qkv, output) = (room(|block| &block.qkv), room(|block| &block.output));
         let (gate_up, down) = (room(|block| &block.gate_up), room(|block| &block.down));
         let normed = blocks.iter().any(|block| block.attention_post_norm.is_some() || block.feed_forward_post_norm.is_some());
+        let weighed = blocks.iter().flat_map(Block::linears).any(Linear::is_weighed);
         let heads_normed = blocks.iter().any(|block| block.head_norms.is_some());
         let grad = shape.hidden + output.max(down);
         Self {
@@ -179,7 +189,7 @@ impl Widths {
             grad,
             d_inner: shape.feed_forward.max(shape.queries() + output),
             d_qkv: shape.projected() + qkv,
-            d_branch: if normed { grad } else { 0 },
+            d_branch: if normed || weighed { grad } else { 0 },
             output,
             gate_up,
         }
@@ -205,7 +215,7 @@ impl Workspace {
             d_x: half(shape.hidden)?,
             d_branch: half(widths.d_branch)?,
             deltas: gpu.uninitialised(tokens * shape.heads)?,
-            scratch: Scratch::new(gpu, blocks.iter().flat_map(Block::linears))?,
+            scratch: Scratch::new(gpu, blocks.iter().flat_map(Block::linears), tokens)?,
             grad_stride: widths.grad,
             tokens,
         })
@@ -218,7 +228,7 @@ impl Workspace {
         let own = x1 + x2 + rotated + inner + normed + grad + d_inner + d_qkv + d_branch + 2 * shape.hidden;
         let attended = shape.queries() + output + shape.hidden;
         let projections = shape.projected() + 2 * shape.feed_forward + gate_up;
-        tokens * (2 * (own + attended + projections) + 8 * shape.heads) + Scratch::bytes(blocks.iter().flat_map(Block::linears))
+        tokens * (2 * (own + attended + projections) + 8 * shape.heads) + Scratch::bytes(blocks.iter().flat_map(Block::linears), tokens)
     }
 }
 

@@ -5,9 +5,10 @@ use super::attention::{Attention, Projected};
 use super::error::Result;
 use super::gpu::{Buffer, Gpu, Rows};
 use super::kernels::{Angles, Heads, Norm, add_bias, gated, gated_backward};
-use super::linear::{Linear, Pair};
+use super::linear::{Linear, Pair, Work, is_weighed};
 use super::shape::Shape;
 use super::table::Table;
+use crate::jobs::finetune::learner::Pass;
 
 /// The weights of a layer, and how it attends.
 pub struct Block {
@@ -28,8 +29,17 @@ pub struct Block {
     pub window: usize,
 }
 
+/// The matrices of a layer, in the order in which gradients are named: [`Grads`].
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Qkv,
+    Output,
+    GateUp,
+    Down,
+}
+
 impl Block {
-    /// In the order in which gradients are named: [`Grads`].
+    /// In the order of [`Which`].
     pub fn linears(&self) -> [&Linear; 4] {
         [&self.qkv, &self.output, &self.gate_up, &self.down]
     }
@@ -54,9 +64,19 @@ pub struct Layer<'a> {
     pub angles: &'a Angles,
     pub table: &'a Table,
     pub adapters: &'a Grads,
+    /// Where something is to be dropped.
+    pub pass: Option<Pass>,
 }
 
 impl<'a> Layer<'a> {
+    fn matrices(&self, which: Which) -> (&'a Linear, &'a [Option<Pair>]) {
+        (self.block.linears()[which as usize], &self.adapters[which as usize])
+    }
+
+    fn work(&self) -> Work<'a> {
+        Work { gpu: self.gpu, tokens: self.tokens(), pass: self.pass, scratch: &self.workspace.scratch }
+    }
+
     fn tokens(&self) -> usize {
         self.table.tokens_count
     }
@@ -128,21 +148,22 @@ impl<'a> Layer<'a> {
     /// [`Attended::middle`]. `before`: what the layer before did not add yet.
     pub fn forward(&self, before: Option<(&Buffer<u16>, &Buffer<u16>)>) -> Result<&'a Buffer<u16>> {
         self.unpack()?;
+        self.weigh()?;
         let norm = self.norm(&self.block.attention_norm);
         match before {
             Some((stream, added)) => norm.forward_sum(self.gpu, stream, added, &self.kept.input, self.x1())?,
             None => norm.forward(self.gpu, &self.kept.input, self.x1())?,
         }
         self.gpu.mark("norm")?;
-        self.lower(&self.block.qkv, self.x1())?;
+        self.lower(Which::Qkv, self.x1())?;
         self.project()?;
         self.normalise_and_rotate(true)?;
         self.attend()?;
         self.add_attention()?;
-        self.lower(&self.block.gate_up, self.x2())?;
+        self.lower(Which::GateUp, self.x2())?;
         self.gate_and_up()?;
         self.activate()?;
-        self.multiply(&self.block.down, self.inner(), self.branch())?;
+        self.multiply(Which::Down, self.inner(), self.branch())?;
         self.post_norm(self.block.feed_forward_post_norm.as_ref())
     }
 
@@ -151,7 +172,7 @@ impl<'a> Layer<'a> {
         self.unpack()?;
         self.norm(&self.block.attention_norm).forward(self.gpu, &self.kept.input, self.x1())?;
         self.gpu.mark("norm again")?;
-        self.lower(&self.block.qkv, self.x1())?;
+        self.lower(Which::Qkv, self.x1())?;
         let projected = self.kept.projections.is_some();
         if !projected {
             self.project()?;
@@ -164,7 +185,7 @@ impl<'a> Layer<'a> {
             self.norm(&self.block.feed_forward_norm).forward(self.gpu, &self.attended().middle, self.x2())?;
             self.gpu.mark("norm again")?;
         }
-        self.lower(&self.block.gate_up, self.x2())?;
+        self.lower(Which::GateUp, self.x2())?;
         if !projected {
             self.gate_and_up()?;
         }
@@ -179,18 +200,25 @@ impl<'a> Layer<'a> {
         self.gpu.mark("unpack")
     }
 
-    fn lower(&self, linear: &Linear, x: Rows<'_>) -> Result<()> {
-        linear.lower(self.gpu, x, self.tokens())?;
+    /// Looks how long the rows of its matrices are, where that is trained.
+    fn weigh(&self) -> Result<()> {
+        self.block.linears().into_iter().zip(self.adapters).try_for_each(|(linear, adapters)| linear.weigh(self.work(), adapters))
+    }
+
+    fn lower(&self, which: Which, x: Rows<'_>) -> Result<()> {
+        self.matrices(which).0.lower(self.work(), x)?;
         self.gpu.mark("x·Aᵀ")
     }
 
-    fn multiply(&self, linear: &Linear, x: Rows<'_>, out: Rows<'_>) -> Result<()> {
-        linear.forward(self.gpu, x, self.tokens(), out)?;
-        self.gpu.mark("x·Wᵀ")
+    fn multiply(&self, which: Which, x: Rows<'_>, out: Rows<'_>) -> Result<()> {
+        let (linear, adapters) = self.matrices(which);
+        linear.forward(self.work(), x, out)?;
+        self.gpu.mark("x·Wᵀ")?;
+        linear.scale(self.work(), x, out, adapters)
     }
 
     fn project(&self) -> Result<()> {
-        self.multiply(&self.block.qkv, self.x1(), self.raw())?;
+        self.multiply(Which::Qkv, self.x1(), self.raw())?;
         if let Some(bias) = &self.block.qkv_bias {
             add_bias(self.gpu, self.raw(), bias, self.tokens(), self.shape.projected())?;
         }
@@ -217,12 +245,12 @@ impl<'a> Layer<'a> {
     fn attend(&self) -> Result<()> {
         self.attention().forward(self.gpu, self.projected(), self.attended_rows(), &self.attended().sums, self.table)?;
         self.gpu.mark("attention")?;
-        self.lower(&self.block.output, self.attended_rows())
+        self.lower(Which::Output, self.attended_rows())
     }
 
     /// The residual stream behind attention, and that normalised.
     fn add_attention(&self) -> Result<()> {
-        self.multiply(&self.block.output, self.attended_rows(), self.branch())?;
+        self.multiply(Which::Output, self.attended_rows(), self.branch())?;
         let added = self.post_norm(self.block.attention_post_norm.as_ref())?;
         let norm = self.norm(&self.block.feed_forward_norm);
         norm.forward_sum(self.gpu, &self.kept.input, added, &self.attended().middle, self.x2())?;
@@ -237,13 +265,13 @@ impl<'a> Layer<'a> {
     }
 
     fn gate_and_up(&self) -> Result<()> {
-        self.multiply(&self.block.gate_up, self.x2(), self.both())
+        self.multiply(Which::GateUp, self.x2(), self.both())
     }
 
     fn activate(&self) -> Result<()> {
         gated(self.gpu, self.shape.gate, self.both(), self.inner(), self.tokens(), self.shape.feed_forward)?;
         self.gpu.mark("gate")?;
-        self.lower(&self.block.down, self.inner())
+        self.lower(Which::Down, self.inner())
     }
 
     /// Turns the gradient of the layer's output into that of its input ([`Workspace::grad`]), and adds those of its adapters. `further`:
@@ -253,10 +281,8 @@ impl<'a> Layer<'a> {
         self.backward_feed_forward(grads)?;
         self.backward_attention(grads)?;
         let d_x = Rows::new(&self.workspace.d_x, self.shape.hidden);
-        self.lower_grad(&self.block.qkv, self.d_qkv())?;
-        self.accumulate(&self.block.qkv, self.x1(), self.d_qkv(), &grads[0])?;
+        self.multiply_back(Which::Qkv, self.x1(), self.d_qkv(), grads, further.then_some(d_x))?;
         if further {
-            self.multiply_grad(&self.block.qkv, self.d_qkv(), d_x)?;
             self.norm(&self.block.attention_norm).backward_into(self.gpu, &self.kept.input, d_x, self.grad())?;
             self.gpu.mark("norm back")?;
         }
@@ -266,18 +292,14 @@ impl<'a> Layer<'a> {
     fn backward_feed_forward(&self, grads: &Grads) -> Result<()> {
         let (gpu, block, columns) = (self.gpu, self.block, self.shape.feed_forward);
         if block.feed_forward_post_norm.is_some() {
-            self.multiply(&block.down, self.inner(), self.branch())?;
+            self.multiply(Which::Down, self.inner(), self.branch())?;
         }
         let grad = self.before_post_norm(block.feed_forward_post_norm.as_ref(), &block.down)?;
-        self.lower_grad(&block.down, grad)?;
-        self.multiply_grad(&block.down, grad, Rows::new(&self.workspace.d_inner, columns))?;
-        self.accumulate(&block.down, self.inner(), grad, &grads[3])?;
+        self.multiply_back(Which::Down, self.inner(), grad, grads, Some(Rows::new(&self.workspace.d_inner, columns)))?;
         gated_backward(gpu, self.shape.gate, self.both(), &self.workspace.d_inner, self.tokens(), columns)?;
         gpu.mark("gate back")?;
-        self.lower_grad(&block.gate_up, self.both())?;
-        self.accumulate(&block.gate_up, self.x2(), self.both(), &grads[2])?;
         let d_x = Rows::new(&self.workspace.d_x, self.shape.hidden);
-        self.multiply_grad(&block.gate_up, self.both(), d_x)?;
+        self.multiply_back(Which::GateUp, self.x2(), self.both(), grads, Some(d_x))?;
         self.norm(&block.feed_forward_norm).backward_into(gpu, &self.attended().middle, d_x, self.grad())?;
         gpu.mark("norm back")
     }
@@ -294,17 +316,15 @@ impl<'a> Layer<'a> {
         let (gpu, block, workspace) = (self.gpu, self.block, self.workspace);
         if block.attention_post_norm.is_some() {
             // The feed-forward layer has used the memory since.
-            self.multiply(&block.output, self.attended_rows(), self.branch())?;
+            self.multiply(Which::Output, self.attended_rows(), self.branch())?;
         }
         let grad = self.before_post_norm(block.attention_post_norm.as_ref(), &block.output)?;
         let d_out = Rows::new(&workspace.d_inner, block.output.strides().0);
-        self.lower_grad(&block.output, grad)?;
-        self.multiply_grad(&block.output, grad, d_out)?;
-        self.accumulate(&block.output, self.attended_rows(), grad, &grads[1])?;
+        self.multiply_back(Which::Output, self.attended_rows(), grad, grads, Some(d_out))?;
         let (queries, keys) = (self.shape.queries(), self.shape.keys());
         let (q, sums) = (self.d_qkv(), (&self.attended().sums, &workspace.deltas));
         let into = Projected { q, k: q.column(queries), v: q.column(queries + keys) };
-        self.attention().backward(gpu, self.projected(), self.attended_rows(), d_out, sums, into, self.table)?;
+        self.attention().backward(gpu, self.projected(), (self.attended_rows(), d_out), sums, into, self.table)?;
         gpu.mark("attention back")?;
         let all = self.heads(self.shape.heads + self.shape.kv_heads);
         all.rotate(gpu, q, self.angles, &self.table.positions, -1.0)?;
@@ -316,18 +336,32 @@ impl<'a> Layer<'a> {
         gpu.mark("rotate back")
     }
 
-    fn lower_grad(&self, linear: &Linear, grad: Rows<'_>) -> Result<()> {
-        linear.lower_grad(self.gpu, grad, self.tokens())?;
-        self.gpu.mark("g·B")
+    /// Adds the gradients of adapters, from the inputs of their matrices and the gradient of their outputs, which has room behind it; that
+    /// of the inputs goes to `out`.
+    fn multiply_back(&self, which: Which, x: Rows<'_>, grad: Rows<'_>, grads: &Grads, out: Option<Rows<'_>>) -> Result<()> {
+        let (gpu, work, into) = (self.gpu, self.work(), &grads[which as usize]);
+        let (linear, adapters) = self.matrices(which);
+        linear.accumulate_lengths(work, (x, grad), into)?;
+        if let Some(out) = out {
+            linear.backward_frozen(work, grad, out, adapters)?;
+            gpu.mark("g·W")?;
+        }
+        let grad = self.scaled(linear, grad, adapters)?;
+        linear.lower_grad(work, grad)?;
+        gpu.mark("g·B")?;
+        if let Some(out) = out {
+            linear.backward(work, grad, out)?;
+            gpu.mark("g·W")?;
+        }
+        linear.accumulate(work, (x, grad), into)?;
+        gpu.mark("dA, dB")
     }
 
-    fn multiply_grad(&self, linear: &Linear, grad: Rows<'_>, out: Rows<'_>) -> Result<()> {
-        linear.backward(self.gpu, grad, self.tokens(), out)?;
-        self.gpu.mark("g·W")
-    }
-
-    fn accumulate(&self, linear: &Linear, x: Rows<'_>, grad: Rows<'_>, into: &[Option<Pair>]) -> Result<()> {
-        linear.accumulate(self.gpu, x, grad, self.tokens(), &self.workspace.scratch, into)?;
-        self.gpu.mark("dA, dB")
+    /// The gradient of outputs before they were scaled. That of the residual stream, which others add to, stays as it is.
+    fn scaled<'b>(&'b self, linear: &Linear, grad: Rows<'b>, adapters: &[Option<Pair>]) -> Result<Rows<'b>> {
+        let is_stream = grad.address == self.grad().address;
+        let out = if is_stream && is_weighed(adapters) { Rows::new(&self.workspace.d_branch, linear.strides().1) } else { grad };
+        linear.scale_grad(self.work(), grad, out, adapters)?;
+        Ok(out)
     }
 }

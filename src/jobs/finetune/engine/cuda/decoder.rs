@@ -14,6 +14,7 @@ use super::linear::{Linear, Pair};
 use super::packed::Vocabulary;
 use super::shape::Shape;
 use super::table::{Input, Table};
+use crate::jobs::finetune::learner::Pass;
 
 /// Weights, and memory for the largest batch so far.
 pub struct Decoder {
@@ -87,25 +88,26 @@ impl Decoder {
     /// # Errors
     /// What the device says.
     pub fn log_probs(&mut self, input: &Input<'_>) -> Result<Vec<f32>> {
-        self.pass(input, None)
+        self.pass(input, None, None)
     }
 
-    /// Adds the gradient of Σ weight · −ln p to `grads`, one entry for each layer; gives ln p of every label.
+    /// Adds the gradient of Σ weight · −ln p to `grads`, one entry for each layer; gives ln p of every label. `pass`: where something is to
+    /// be dropped.
     ///
     /// # Errors
     /// What the device says.
-    pub fn accumulate(&mut self, input: &Input<'_>, grads: &[Grads]) -> Result<Vec<f32>> {
-        self.pass(input, Some(grads))
+    pub fn accumulate(&mut self, input: &Input<'_>, pass: Option<Pass>, grads: &[Grads]) -> Result<Vec<f32>> {
+        self.pass(input, pass, Some(grads))
     }
 
-    fn pass(&mut self, input: &Input<'_>, grads: Option<&[Grads]>) -> Result<Vec<f32>> {
+    fn pass(&mut self, input: &Input<'_>, pass: Option<Pass>, grads: Option<&[Grads]>) -> Result<Vec<f32>> {
         if input.tokens.is_empty() || input.labels.is_empty() {
             return Ok(Vec::new());
         }
         let mut memory = self.memory(input)?;
         let table = Table::new(&self.gpu, input, self.shape.head_size)?;
         let out = self.gpu.uninitialised::<f32>(table.labels_count)?;
-        let done = self.run(&mut memory, &table, &out, grads);
+        let done = self.run(&mut memory, &table, &out, (pass, grads));
         self.memory = Some(memory);
         done?;
         self.gpu.download(&out)
@@ -147,12 +149,18 @@ impl Decoder {
         tokens * per_token + Workspace::bytes(&self.shape, &self.blocks, tokens) + Logits::bytes(&self.shape, self.logits_bytes, labels)
     }
 
-    /// Memory for a pass. What is kept by the room there is counts as nothing: it is there or not.
-    #[must_use]
-    pub fn pass_bytes(&self, tokens: usize, labels: usize) -> usize {
+    /// Memory for a pass: with what is kept of layers, and where that goes by the room there is, by the room there is now.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn pass_bytes(&self, tokens: usize, labels: usize) -> Result<usize> {
+        let keep = match &self.memory {
+            // Of the room of then.
+            Some(memory) => memory.kept.iter().map(Kept::keep).collect(),
+            None => self.keep(tokens, labels)?,
+        };
         let more = |(block, keep): (&Block, Keep)| keep.more_per_token(&self.shape, block) * tokens;
-        let keep = self.plan.keep(&self.shape, &self.blocks, tokens, 0);
-        self.least_bytes(tokens, labels) + self.blocks.iter().zip(keep).map(more).sum::<usize>()
+        Ok(self.least_bytes(tokens, labels) + self.blocks.iter().zip(keep).map(more).sum::<usize>())
     }
 
     /// Memory for the weights.
@@ -163,11 +171,11 @@ impl Decoder {
         linears + self.embedding.size_bytes() + head + 2 * self.shared.len()
     }
 
-    fn run(&self, memory: &mut Memory, table: &Table, out: &Buffer<f32>, grads: Option<&[Grads]>) -> Result<()> {
+    fn run(&self, memory: &mut Memory, table: &Table, out: &Buffer<f32>, (pass, grads): (Option<Pass>, Option<&[Grads]>)) -> Result<()> {
         let Memory { kept, last, d_normed, workspace, logits, .. } = memory;
         let (gpu, shape, hidden) = (&self.gpu, &self.shape, self.shape.hidden);
         let of_layer = self.blocks.iter().zip(&self.adapters).zip(kept.iter());
-        let layers: Vec<Layer<'_>> = of_layer.map(|(block, kept)| self.layer(block, kept, workspace, table)).collect();
+        let layers: Vec<Layer<'_>> = of_layer.map(|(block, kept)| Layer { pass, ..self.layer(block, kept, workspace, table) }).collect();
         self.embed(table, kept)?;
         let mut before = None;
         for (layer, kept) in layers.iter().zip(kept.iter()) {
@@ -202,7 +210,17 @@ impl Decoder {
         workspace: &'a Workspace,
         table: &'a Table,
     ) -> Layer<'a> {
-        Layer { gpu: &self.gpu, shape: &self.shape, block, kept, workspace, angles: &self.angles[block.angles], table, adapters }
+        Layer {
+            gpu: &self.gpu,
+            shape: &self.shape,
+            block,
+            kept,
+            workspace,
+            angles: &self.angles[block.angles],
+            table,
+            adapters,
+            pass: None,
+        }
     }
 
     fn embed(&self, table: &Table, kept: &[Kept]) -> Result<()> {

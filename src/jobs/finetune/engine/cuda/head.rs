@@ -1,15 +1,16 @@
 //! From the residual stream to ln p of labels and back: logits of a few labels at a time, in single precision.
 
 use super::error::Result;
-use super::gpu::{Buffer, Gpu, Operand, Output, Rows, Size};
+use super::gpu::{Buffer, Gpu, Rows};
 use super::kernels::{Ids, add_rows, cross_entropy, take_rows};
+use super::product::{Operand, Output, Size};
 use super::shape::Shape;
 use super::table::Table;
 
 /// Memory for so many labels at a time.
 pub struct Logits {
     hidden: Buffer<u16>,
-    logits: Buffer<f32>,
+    scores: Buffer<f32>,
     grads: Buffer<u16>,
     d_hidden: Buffer<u16>,
     labels: usize,
@@ -21,7 +22,7 @@ impl Logits {
         let labels = Self::fit(shape, size_bytes, labels);
         Ok(Self {
             hidden: gpu.uninitialised(labels * shape.hidden)?,
-            logits: gpu.uninitialised(labels * shape.vocabulary)?,
+            scores: gpu.uninitialised(labels * shape.vocabulary)?,
             grads: gpu.uninitialised(labels * shape.vocabulary)?,
             d_hidden: gpu.uninitialised(labels * shape.hidden)?,
             labels,
@@ -71,10 +72,10 @@ impl Head<'_> {
         gpu.mark("take rows")?;
         let size = Size { rows: ids.count, columns: vocabulary, inner: hidden };
         let x = Operand::plain(Rows::new(&memory.hidden, hidden));
-        gpu.product(size, x, Operand::transposed(self.weight), Output::single(&memory.logits, vocabulary))?;
+        gpu.product(size, x, Operand::transposed(self.weight), Output::single(&memory.scores, vocabulary))?;
         gpu.mark("logits")?;
         let grads = d_normed.map(|_| &memory.grads);
-        cross_entropy(gpu, &memory.logits, table, ids.first, ids.count, out, grads, vocabulary, shape.logit_cap)?;
+        cross_entropy(gpu, &memory.scores, (table, ids), out, grads, (vocabulary, shape.logit_cap))?;
         gpu.mark("cross-entropy")?;
         let Some(d_normed) = d_normed else { return Ok(()) };
         let size = Size { rows: ids.count, columns: hidden, inner: vocabulary };

@@ -154,7 +154,7 @@ pub struct Angles {
     pub pairing: Pairing,
 }
 
-fn over(source: Source, name: &'static str, items: usize) -> Launch {
+pub(super) fn over(source: Source, name: &'static str, items: usize) -> Launch {
     Launch { source, name, grid: (items.div_ceil(THREADS), 1), threads: 256, shared_bytes: 0 }
 }
 
@@ -216,19 +216,16 @@ pub fn add_rows(gpu: &Gpu, rows: &Buffer<u16>, ids: Ids<'_>, out: &Buffer<u16>, 
     gpu.launch(of_rows("add_rows", ids.count), &arguments)
 }
 
-/// ln p of labels, and, where wanted, the gradient of Σ weight · −ln p; `from` is the first label's place in all of these.
+/// ln p of some of a batch's labels, and, where wanted, the gradient of Σ weight · −ln p; `out` has room for all of them.
 pub fn cross_entropy(
     gpu: &Gpu,
     logits: &Buffer<f32>,
-    table: &Table,
-    from: usize,
-    rows: usize,
+    (table, ids): (&Table, Ids<'_>),
     out: &Buffer<f32>,
     grads: Option<&Buffer<u16>>,
-    columns: usize,
-    cap: f32,
+    (columns, cap): (usize, f32),
 ) -> Result<()> {
-    let skip = 4 * from as u64;
+    let skip = 4 * ids.first as u64;
     let arguments = [
         logits.into(),
         (table.labels.address() + skip).into(),
@@ -238,7 +235,7 @@ pub fn cross_entropy(
         columns.into(),
         cap.into(),
     ];
-    let launch = Launch { source: Source::CrossEntropy, name: "cross_entropy_f32", grid: (rows, 1), threads: 512, shared_bytes: 0 };
+    let launch = Launch { source: Source::CrossEntropy, name: "cross_entropy_f32", grid: (ids.count, 1), threads: 512, shared_bytes: 0 };
     gpu.launch(launch, &arguments)
 }
 

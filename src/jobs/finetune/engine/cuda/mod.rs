@@ -3,8 +3,8 @@
 //!
 //! [`Decoder`] computes the same function as the operations that every device has, for the families and settings that [`Shape::check`]
 //! takes, several times faster and in a fraction of the memory: activations of a layer live in memory that all layers share, adapters are
-//! part of the widened weights (`linear`), attention never keeps scores, logits exist for a few labels at a time.
-//! The same input gives the same bits.
+//! part of the widened weights (`linear`), what is dropped is counted out where it is used, attention never keeps scores, logits exist for a
+//! few labels at a time. The same input gives the same bits.
 
 mod activations;
 mod attention;
@@ -17,6 +17,7 @@ mod kernels;
 mod linear;
 mod packed;
 pub mod pool;
+mod product;
 mod shape;
 mod source;
 mod table;
@@ -28,7 +29,7 @@ pub use decoder::{Decoder, Weights};
 pub use error::{Error, Result};
 pub use gpu::{Buffer, Gpu, Rows};
 pub use kernels::{Angles, adamw, copy_block, squares};
-pub use linear::{Linear, Pair};
+pub use linear::{How, Linear, Pair, Wanted, drop_factors};
 pub use packed::{Packed, Packing, Vocabulary};
 pub use shape::{Gate, Pairing, Shape};
 pub use table::Input;

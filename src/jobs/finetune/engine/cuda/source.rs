@@ -15,6 +15,8 @@ pub enum Source {
         head_size: usize,
     },
     CrossEntropy,
+    Dropout,
+    Lengths,
     /// For rows of up to so many times 2,048 numbers: 1, 2, 4 or 8.
     Norm {
         pieces: usize,
@@ -34,6 +36,8 @@ impl Source {
             Self::AttentionBackward { .. } => "attention_backward",
             Self::AttentionForward { .. } => "attention_forward",
             Self::CrossEntropy => "cross_entropy",
+            Self::Dropout => "dropout",
+            Self::Lengths => "lengths",
             Self::Norm { .. } => "norm",
             Self::Packed => "packed",
             Self::Pointwise => "pointwise",
@@ -47,6 +51,8 @@ impl Source {
             Self::AttentionBackward { .. } => include_str!("kernels/attention_backward.cu"),
             Self::AttentionForward { .. } => include_str!("kernels/attention_forward.cu"),
             Self::CrossEntropy => include_str!("kernels/cross_entropy.cu"),
+            Self::Dropout => include_str!("kernels/dropout.cu"),
+            Self::Lengths => include_str!("kernels/lengths.cu"),
             Self::Norm { .. } => include_str!("kernels/norm.cu"),
             Self::Packed => include_str!("kernels/packed.cu"),
             Self::Pointwise => include_str!("kernels/pointwise.cu"),

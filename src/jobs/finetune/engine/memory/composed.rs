@@ -171,7 +171,7 @@ impl<'a> Pass<'a> {
         let lengths = counted(lora.dora, 3 * numbers * SINGLE + outputs + inputs);
         let scaled = counted(lora.dora, outputs);
         let back = if lora.dropout > 0.0 {
-            // Factors come from the CPU in single precision.
+            // Factors are made in single precision.
             (3 * inputs + tokens * linear.inputs * (SINGLE + self.narrow)).max(4 * inputs).max(unpacked + 3 * inputs)
         } else {
             (unpacked + inputs).max(3 * inputs)

@@ -2,12 +2,12 @@
 
 mod composed;
 
-use super::Engine;
 use super::attention::QUERIES;
 use super::base::BLOCK;
 use super::block::Block;
 use super::linear::Linear;
 use super::products::PIECE;
+use super::{Engine, Result};
 
 /// What is taken on an NVIDIA GPU besides weights, activations and what is trained: the driver's, cuBLAS's and the kernels' own memory.
 const RUNTIME_BYTES: u64 = 640 << 20;
@@ -78,25 +78,27 @@ struct Taught {
 
 impl Engine {
     /// What a pass takes at its peak. The optimiser's state is not in it.
-    #[must_use]
-    pub fn predicted(&self, extent: Extent) -> Memory {
+    ///
+    /// # Errors
+    /// When a device does not say how much room it has.
+    pub fn predicted(&self, extent: Extent) -> Result<Memory> {
         let Extent { tokens, longest_row, labels } = extent;
         let bytes = |count: usize| 4 * count as u64;
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
-            let (weights_bytes, pass_bytes) = offload.memory_bytes(tokens, labels);
+            let (weights_bytes, pass_bytes) = offload.memory_bytes(tokens, labels)?;
             let activations_bytes = pass_bytes + RUNTIME_BYTES;
             let parameters_bytes = bytes(self.parameter_count());
-            return Memory { weights_bytes, parameters_bytes, gradients_bytes: parameters_bytes, activations_bytes };
+            return Ok(Memory { weights_bytes, parameters_bytes, gradients_bytes: parameters_bytes, activations_bytes });
         }
         if !self.compute.fused {
             let memory = composed::Pass::new(self, extent).memory();
             // On other accelerators than NVIDIA's nobody has looked.
             if !self.compute.device.is_cuda() {
-                return memory;
+                return Ok(memory);
             }
             let besides = RUNTIME_BYTES + CANDLE_BYTES + POOL_BYTES + memory.total_bytes() / 32;
-            return Memory { activations_bytes: memory.activations_bytes + besides, ..memory };
+            return Ok(Memory { activations_bytes: memory.activations_bytes + besides, ..memory });
         }
         let parameters = self.parameter_count();
         let (kept, layer) = self.layers();
@@ -106,12 +108,12 @@ impl Engine {
         let taught = self.taught(extent);
         let activations = tokens * kept + (head + taught.head).max(tokens * layer) + taught.kept + self.scratch(longest_row);
         let activations = activations.max(taught.reading);
-        Memory {
+        Ok(Memory {
             weights_bytes: self.weights_bytes + taught.weights_bytes,
             parameters_bytes: bytes(parameters),
             gradients_bytes: bytes(parameters),
             activations_bytes: bytes(activations),
-        }
+        })
     }
 
     fn taught(&self, Extent { tokens, longest_row, labels }: Extent) -> Taught {

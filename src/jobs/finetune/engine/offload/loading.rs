@@ -12,7 +12,8 @@ use crate::gguf::{Header, TensorKind};
 use crate::jobs::finetune::engine::base::{Base, Rows};
 use crate::jobs::finetune::engine::block;
 use crate::jobs::finetune::engine::cuda::{
-    self, Block, Buffer, Decoder, Error, Gate, Gpu, Keep, Linear, Packed, Packing, Plan, Result, Shape, Vocabulary, Weights, copy_block,
+    self, Block, Buffer, Decoder, Error, Gate, Gpu, How, Keep, Linear, Packed, Packing, Plan, Result, Shape, Vocabulary, Wanted, Weights,
+    copy_block,
 };
 use crate::jobs::finetune::engine::linear;
 use crate::jobs::finetune::engine::norm::Norm;
@@ -27,10 +28,10 @@ const PIECE_BYTES: usize = 64 << 20;
 /// Whether the kernels know what is asked for.
 pub fn suits(device: &Device, header: &Header, config: &Config, settings: &Settings) -> bool {
     let Method::Lora(lora) = &settings.method else { return false };
-    let is_plain = !lora.dora && lora.dropout == 0.0 && lora.also.is_empty() && is_adapted(&settings.method, "output").is_none();
+    let is_plain = lora.also.is_empty() && is_adapted(&settings.method, "output").is_none();
     let has = |name: &str| header.tensor(name).is_some();
     let known_bias = |name: &str| ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias"].iter().any(|bias| name.ends_with(bias));
-    let biases = header.tensors.iter().filter(|tensor| tensor.name.ends_with(".bias"));
+    let biases = header.tensors.iter().filter(|tensor| tensor.name.rsplit('.').next() == Some("bias"));
     settings.precision == Precision::Brain
         && is_plain
         && shape(config).check().is_ok()
@@ -137,13 +138,21 @@ fn of_file(linear: &linear::Linear) -> Result<&Rows> {
 /// Matrices that read the same input as one, with room for their adapters.
 fn widened(gpu: &Gpu, method: &Method, linears: &[linear::Linear]) -> Result<Linear> {
     let rank = |name: &str| is_adapted(method, name).map_or(0, |lora| lora.rank_of(name));
-    let parts: Vec<_> = linears.iter().map(|linear| (linear.outputs, rank(&linear.name), linear.scale)).collect();
+    let wanted = |linear: &linear::Linear| {
+        let linear::Linear { outputs, scale, place, .. } = *linear;
+        Wanted { outputs, rank: rank(&linear.name), scale, place }
+    };
+    let wanted: Vec<_> = linears.iter().map(wanted).collect();
+    let how = match method {
+        Method::Lora(lora) => How { dropout: lora.dropout, weighed: lora.dora },
+        Method::Full(_) => How { dropout: 0.0, weighed: false },
+    };
     let rows = linears.iter().map(of_file).collect::<Result<Vec<_>>>()?;
     let inputs = rows.first().map_or(0, |rows| rows.columns());
     if rows.iter().any(|rows| rows.is_quantized()) {
-        return Ok(Linear::packed(inputs, &parts, rows.into_iter().map(|rows| packed(gpu, rows)).collect::<Result<_>>()?));
+        return Linear::packed(gpu, inputs, &wanted, how, rows.into_iter().map(|rows| packed(gpu, rows)).collect::<Result<_>>()?);
     }
-    let linear = Linear::new(gpu, inputs, &parts)?;
+    let linear = Linear::new(gpu, inputs, &wanted, how)?;
     for (part, rows) in linear.parts.iter().zip(rows) {
         place(gpu, rows, linear.rows(part.outputs.start))?;
     }

@@ -11,25 +11,61 @@
 //! product; on the way back g·s·B is written behind g, and [g d]·[W; A] is the whole gradient of x. On an H200 the wider products cost 1 %,
 //! where reading and writing the outputs again for an adapter of their own costs 4 to 16 %.
 //!
+//! With dropout an adapter reads inputs of its own, so that only the way there is one product: x·Aᵀ is made from what is left of x, and on
+//! the way back d·A is added to g·W where x was not dropped. With DoRA outputs are scaled, and so are their gradients.
+//!
 //! Several matrices that read the same input (queries, keys, values; gate, up) are one; each has its own adapter, or none.
 //!
 //! Where the frozen weights are packed (QLoRA), that matrix exists in one layer at a time: all layers share memory for it.
 
+mod dropout;
+mod lengths;
+mod work;
+
 use std::ops::Range;
 
 use super::error::Result;
-use super::gpu::{Buffer, Gpu, Operand, Output, Rows, Size};
+use super::gpu::{Buffer, Gpu, Rows};
 use super::kernels;
 use super::packed::Packed;
+use lengths::Lengths;
+
+pub use dropout::drop_factors;
+pub use lengths::is_weighed;
+pub use work::{Scratch, Work};
+
+/// A matrix and the adapter that it is to have.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub outputs: usize,
+    /// 0: no adapter.
+    pub rank: usize,
+    /// What B·A·x is multiplied with.
+    pub scale: f32,
+    /// What tells its dropout apart.
+    pub place: [usize; 2],
+}
+
+/// What all adapters have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct How {
+    /// Share of their inputs that is dropped.
+    pub dropout: f32,
+    /// Whether rows have lengths of their own (DoRA).
+    pub weighed: bool,
+}
 
 /// One of the matrices that are one, and its adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
+    index: usize,
     pub outputs: Range<usize>,
     /// 0: no adapter.
     pub rank: usize,
     /// What B·A·x is multiplied with.
     pub scale: f32,
+    /// What tells its dropout apart.
+    place: [usize; 2],
     /// Of A's rows, and of B's columns.
     first: usize,
 }
@@ -41,35 +77,8 @@ pub struct Pair {
     pub a: u64,
     /// outputs × rank
     pub b: u64,
-}
-
-/// Room for the gradients of a layer's adapters, until they are added to where they belong.
-pub struct Scratch {
-    a: Buffer<f32>,
-    b: Buffer<f32>,
-}
-
-impl Scratch {
-    /// For any of these layers.
-    pub fn new<'a>(gpu: &Gpu, layers: impl Iterator<Item = &'a Linear>) -> Result<Self> {
-        let (a, b) = Self::sizes(layers);
-        Ok(Self { a: gpu.uninitialised(a)?, b: gpu.uninitialised(b)? })
-    }
-
-    /// Bytes that [`Scratch::new`] takes.
-    pub fn bytes<'a>(layers: impl Iterator<Item = &'a Linear>) -> usize {
-        let (a, b) = Self::sizes(layers);
-        4 * (a + b)
-    }
-
-    fn sizes<'a>(layers: impl Iterator<Item = &'a Linear>) -> (usize, usize) {
-        let (mut a, mut b) = (0, 0);
-        for layer in layers {
-            a = a.max(layer.room * layer.inputs);
-            b = b.max(layer.room * layer.outputs);
-        }
-        (a, b)
-    }
+    /// DoRA's lengths: one for each output.
+    pub magnitude: Option<u64>,
 }
 
 pub struct Linear {
@@ -83,12 +92,14 @@ pub struct Linear {
     /// Columns behind the inputs, and behind the outputs: a multiple of 64, which is what products are cut into.
     pub room: usize,
     pub parts: Vec<Part>,
+    how: How,
+    lengths: Option<Lengths>,
 }
 
 impl Linear {
-    /// For matrices of so many outputs, each with the rank and scale of its adapter. Weights are yet to be placed; there is no adapter.
-    pub fn new(gpu: &Gpu, inputs: usize, parts: &[(usize, usize, f32)]) -> Result<Self> {
-        let mut linear = Self::packed(inputs, parts, Vec::new());
+    /// Weights are yet to be placed; there is no adapter.
+    pub fn new(gpu: &Gpu, inputs: usize, wanted: &[Wanted], how: How) -> Result<Self> {
+        let mut linear = Self::packed(gpu, inputs, wanted, how, Vec::new())?;
         let weight = gpu.zeros(linear.size())?;
         linear.address = weight.address();
         linear.own = Some(weight);
@@ -96,17 +107,22 @@ impl Linear {
     }
 
     /// As [`Linear::new`], with packed weights for each part. It can be used once it has memory: see [`Linear::share`].
-    #[must_use]
-    pub fn packed(inputs: usize, parts: &[(usize, usize, f32)], packed: Vec<Packed>) -> Self {
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn packed(gpu: &Gpu, inputs: usize, wanted: &[Wanted], how: How, packed: Vec<Packed>) -> Result<Self> {
         let (mut outputs, mut ranks) = (0, 0);
-        let place = |&(count, rank, scale): &(usize, usize, f32)| {
-            let part = Part { outputs: outputs..outputs + count, rank, scale, first: ranks };
+        let part = |(index, wanted): (usize, &Wanted)| {
+            let Wanted { outputs: count, rank, scale, place } = *wanted;
+            let part = Part { index, outputs: outputs..outputs + count, rank, scale, place, first: ranks };
             outputs += count;
             ranks += rank;
             part
         };
-        let parts = parts.iter().map(place).collect();
-        Self { own: None, address: 0, packed, inputs, outputs, room: ranks.next_multiple_of(64), parts }
+        let parts = wanted.iter().enumerate().map(part).collect();
+        let lengths = (how.weighed && ranks > 0).then(|| Lengths::new(gpu, outputs)).transpose()?;
+        let room = ranks.next_multiple_of(64);
+        Ok(Self { own: None, address: 0, packed, inputs, outputs, room, parts, how, lengths })
     }
 
     /// Numbers of the matrix in memory.
@@ -178,61 +194,7 @@ impl Linear {
     /// Bytes of its weights in the device's memory, but for what is shared.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        if self.own.is_some() { 2 * self.size() } else { self.packed.iter().map(Packed::size_bytes).sum() }
-    }
-
-    /// Writes x·Aᵀ behind x.
-    pub fn lower(&self, gpu: &Gpu, x: Rows<'_>, tokens: usize) -> Result<()> {
-        let size = Size { rows: tokens, columns: self.room, inner: self.inputs };
-        let a = Operand::transposed(self.rows(self.outputs));
-        gpu.product(size, Operand::plain(x), a, Output::half(x.column(self.inputs)))
-    }
-
-    /// The outputs, from x with x·Aᵀ behind it.
-    pub fn forward(&self, gpu: &Gpu, x: Rows<'_>, tokens: usize, out: Rows<'_>) -> Result<()> {
-        let size = Size { rows: tokens, columns: self.outputs, inner: self.inputs + self.room };
-        gpu.product(size, Operand::plain(x), Operand::transposed(self.rows(0)), Output::half(out))
-    }
-
-    /// Writes g·s·B behind g.
-    pub fn lower_grad(&self, gpu: &Gpu, grad: Rows<'_>, tokens: usize) -> Result<()> {
-        let size = Size { rows: tokens, columns: self.room, inner: self.outputs };
-        let b = Operand::plain(self.rows(0).column(self.inputs));
-        gpu.product(size, Operand::plain(grad), b, Output::half(grad.column(self.outputs)))
-    }
-
-    /// The gradient of x, from g with g·s·B behind it.
-    pub fn backward(&self, gpu: &Gpu, grad: Rows<'_>, tokens: usize, out: Rows<'_>) -> Result<()> {
-        let size = Size { rows: tokens, columns: self.inputs, inner: self.outputs + self.room };
-        gpu.product(size, Operand::plain(grad), Operand::plain(self.rows(0)), Output::half(out))
-    }
-
-    /// Adds the gradients of the adapters of all parts, `into` in their order, from x and g with what lies behind them.
-    pub fn accumulate(
-        &self,
-        gpu: &Gpu,
-        x: Rows<'_>,
-        grad: Rows<'_>,
-        tokens: usize,
-        scratch: &Scratch,
-        into: &[Option<Pair>],
-    ) -> Result<()> {
-        if self.room == 0 || into.iter().all(Option::is_none) {
-            return Ok(());
-        }
-        let size = Size { rows: self.room, columns: self.inputs, inner: tokens };
-        let lowered = Operand::transposed(grad.column(self.outputs));
-        gpu.product(size, lowered, Operand::plain(x), Output::single(&scratch.a, self.inputs))?;
-        let size = Size { rows: self.outputs, columns: self.room, inner: tokens };
-        let lowered = Operand::plain(x.column(self.inputs));
-        gpu.product(size, Operand::transposed(grad), lowered, Output::single(&scratch.b, self.room))?;
-        for (part, pair) in self.parts.iter().zip(into) {
-            let Some(pair) = pair else { continue };
-            let from = (&scratch.a, part.first * self.inputs, self.inputs);
-            kernels::add_block(gpu, from, pair.a, part.rank, self.inputs, 1.0)?;
-            let from = (&scratch.b, part.outputs.start * self.room + part.first, self.room);
-            kernels::add_block(gpu, from, pair.b, part.outputs.len(), part.rank, part.scale)?;
-        }
-        Ok(())
+        let weights = if self.own.is_some() { 2 * self.size() } else { self.packed.iter().map(Packed::size_bytes).sum() };
+        weights + self.lengths.as_ref().map_or(0, |_| Lengths::bytes(self.outputs))
     }
 }
