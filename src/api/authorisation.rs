@@ -93,6 +93,8 @@ pub const TABLE: &[Rule] = &[
     rule("GET", "/jobs/{id}/events", USER),
     rule("GET", "/jobs/{id}/artifacts", USER),
     rule("GET", "/jobs/{id}/artifacts/{name}", USER),
+    rule("PUT", "/files/{file}", USER),
+    rule("DELETE", "/files/{file}", USER),
     rule("GET", "/versions", OPERATOR),
     rule("GET", "/admin/limits", OPERATOR),
     rule("GET", "/admin/queue", OPERATOR),

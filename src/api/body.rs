@@ -42,30 +42,62 @@ pub enum Error {
 /// Room that is reserved on a client's word for how much will come, in bytes.
 const RESERVED_AT_MOST: u64 = 1 << 20;
 
-/// Reads a whole body.
-pub async fn read(body: Body, config: &Config) -> Result<Bytes, Error> {
-    let announced = http_body::Body::size_hint(&body).lower();
-    if announced > config.max_bytes as u64 {
-        return Err(Error::TooLarge { bound_bytes: config.max_bytes });
+/// A body piece by piece, under the same bounds.
+pub struct Pieces {
+    body: Body,
+    config: Config,
+    started: Instant,
+    /// When something came last.
+    last: Instant,
+    received_bytes: usize,
+}
+
+impl Pieces {
+    /// # Errors
+    /// When more is announced than may come.
+    pub fn new(body: Body, config: Config) -> Result<Self, Error> {
+        let now = Instant::now();
+        let pieces = Self { body, config, started: now, last: now, received_bytes: 0 };
+        if pieces.announced_bytes() > pieces.config.max_bytes as u64 { Err(pieces.too_large()) } else { Ok(pieces) }
     }
-    let mut body = body;
-    let mut whole = BytesMut::new();
-    whole.reserve(usize::try_from(announced.min(RESERVED_AT_MOST)).unwrap_or_default());
-    let started = Instant::now();
-    loop {
-        let until = (Instant::now() + config.idle_timeout).min(slowest(started, whole.len(), config));
-        let too_slow = |_| Error::TooSlow { received_bytes: whole.len() };
-        let Some(frame) = tokio::time::timeout_at(until, body.frame()).await.map_err(too_slow)? else {
-            return Ok(whole.freeze());
-        };
-        let frame = frame.map_err(|error| Error::Broken(error.to_string()))?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > config.max_bytes {
-                return Err(Error::TooLarge { bound_bytes: config.max_bytes });
-            }
-            whole.extend_from_slice(&data);
+
+    /// What the client says is going to come, at least.
+    #[must_use]
+    pub fn announced_bytes(&self) -> u64 {
+        http_body::Body::size_hint(&self.body).lower()
+    }
+
+    fn too_large(&self) -> Error {
+        Error::TooLarge { bound_bytes: self.config.max_bytes }
+    }
+
+    /// The next piece; `None` at the end. Who stops waiting and asks again loses nothing.
+    ///
+    /// # Errors
+    /// When it breaks a bound, or the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let until = (self.last + self.config.idle_timeout).min(slowest(self.started, self.received_bytes, &self.config));
+            let frame = tokio::time::timeout_at(until, self.body.frame()).await;
+            let frame = frame.map_err(|_| Error::TooSlow { received_bytes: self.received_bytes })?;
+            let Some(frame) = frame else { return Ok(None) };
+            let Ok(data) = frame.map_err(|error| Error::Broken(error.to_string()))?.into_data() else { continue };
+            self.received_bytes += data.len();
+            self.last = Instant::now();
+            return if self.received_bytes > self.config.max_bytes { Err(self.too_large()) } else { Ok(Some(data)) };
         }
     }
+}
+
+/// Reads a whole body.
+pub async fn read(body: Body, config: &Config) -> Result<Bytes, Error> {
+    let mut pieces = Pieces::new(body, config.clone())?;
+    let mut whole = BytesMut::new();
+    whole.reserve(usize::try_from(pieces.announced_bytes().min(RESERVED_AT_MOST)).unwrap_or_default());
+    while let Some(piece) = pieces.next().await? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 /// When more than `received` bytes must have come.

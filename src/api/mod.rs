@@ -87,6 +87,7 @@ fn documented() -> OpenApiRouter<State> {
         .routes(routes!(jobs::steer::retry))
         .routes(routes!(jobs::versions::list))
         .routes(routes!(jobs::events::follow))
+        .routes(routes!(jobs::files::upload, jobs::files::delete))
         .routes(routes!(jobs::artifacts::list))
         .routes(routes!(jobs::artifacts::download))
         .routes(routes!(admin::limits::list))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::reload::Reloader;
@@ -33,6 +34,8 @@ pub struct Parts {
     pub clock: Clock,
     pub sensors: Arc<Sensors>,
     pub readiness: Readiness,
+    /// Runs what outlives its client; waited for at the end.
+    pub tasks: TaskTracker,
     /// Cancelled when answers that are still running must end now.
     pub ending: CancellationToken,
 }

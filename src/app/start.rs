@@ -118,6 +118,7 @@ pub async fn start_from(config: Config, source: Source, clock: Clock) -> Result<
         sensors,
         jobs,
         readiness: readiness.clone(),
+        tasks: services.tasks.clone(),
         ending: end_answers.clone(),
     });
     let server = listeners.serve(&api::router(state), &metrics, &stop_accepting);

@@ -2,6 +2,7 @@
 
 mod pieces;
 
+use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -67,6 +68,16 @@ struct Token {
     thinking: String,
 }
 
+fn builder(address: &reqwest::Url) -> reqwest::ClientBuilder {
+    let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    // A proxy that the environment names cannot reach this machine's own addresses.
+    if is_loopback(address) { http.no_proxy() } else { http }
+}
+
+fn started(http: reqwest::ClientBuilder) -> Result<reqwest::Client, Failure> {
+    http.build().map_err(|error| Failure::new(Exit::Failure, format!("the HTTP client does not start: {error}"), ""))
+}
+
 impl Client {
     /// The gateway at the address given by flag or variable, or the default one.
     ///
@@ -80,12 +91,7 @@ impl Client {
         let parsed = parsed.ok_or_else(|| {
             Failure::new(Exit::Usage, format!("`{shown}` is no address of a gateway"), "write it like http://127.0.0.1:8000")
         })?;
-        let mut http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_TIMEOUT).tcp_nodelay(true);
-        if is_loopback(&parsed) {
-            // A proxy that the environment names cannot reach this machine's own addresses.
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(|error| Failure::new(Exit::Failure, format!("the HTTP client does not start: {error}"), ""))?;
+        let http = started(builder(&parsed).read_timeout(SILENCE_TIMEOUT))?;
         let key = variables.get(KEY_VARIABLE).map(Secret::new);
         Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key })
     }
@@ -147,6 +153,31 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&bytes).map_err(|error| self.unintelligible(&error))
+    }
+
+    /// Sends a file for jobs to read, however long that takes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the gateway cannot be reached or refuses.
+    pub async fn upload(&self, file: &Path, name: &str) -> Result<Value, Failure> {
+        let mut address = self.address("files")?;
+        if let Ok(mut path) = address.path_segments_mut() {
+            path.push(name);
+        }
+        let unreadable = |error: std::io::Error| {
+            let (path, hint) = (file.display(), "name a file that is there and can be read");
+            Failure::new(Exit::Usage, format!("`{path}` cannot be read: {error}"), hint)
+        };
+        let body = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        let about = body.metadata().await.map_err(unreadable)?;
+        if !about.is_file() {
+            return Err(unreadable(std::io::Error::other("it is no file")));
+        }
+        // No answer comes before all of it has gone, so that silence means nothing.
+        let http = started(builder(&address))?;
+        let request = http.put(address).header(http::header::CONTENT_LENGTH, about.len()).body(body);
+        let response = self.accepted(self.bearing_key(request).send().await).await?;
+        response.json().await.map_err(|error| self.unintelligible(&error))
     }
 
     /// Has the gateway read its configuration anew: what changed, or everything that is wrong with it.

@@ -51,6 +51,8 @@ pub struct Config {
     pub max_events: u32,
     /// Schedules that may be kept.
     pub max_schedules: u64,
+    /// Largest file that may be uploaded, in bytes.
+    pub max_upload_bytes: u64,
     pub resources: Resources,
     pub pressure: PressureConfig,
     pub retention: Retention,
@@ -145,6 +147,7 @@ impl Default for Config {
             look_interval: Duration::from_millis(500),
             max_events: 2_000,
             max_schedules: 100,
+            max_upload_bytes: 4 << 30,
             resources: Resources::default(),
             pressure: PressureConfig::default(),
             retention: Retention::default(),

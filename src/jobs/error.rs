@@ -17,6 +17,16 @@ pub enum Error {
     NotFound(String),
     #[error("there is no schedule `{0}`")]
     ScheduleNotFound(String),
+    #[error("`{0}` is no name for a file: it takes up to 200 letters of ASCII, digits, `-`, `_` and `.`, and does not begin with a dot")]
+    FileName(String),
+    #[error("an upload is not tried again by itself: send the file again")]
+    UploadAgain,
+    #[error("the file `{0}` is still coming")]
+    StillComing(String),
+    #[error("the job `{by}`, which has not ended, is going to read the file `{file}`")]
+    Needed { file: String, by: String },
+    #[error("the file `{0}` was cancelled while it came")]
+    Cancelled(String),
     #[error("the job has no artifact `{0}`")]
     ArtifactNotFound(String),
     #[error("the job `{0}`, after which this one is to come, is not there")]

@@ -44,13 +44,14 @@ mod subject;
 mod submission;
 mod sweep;
 mod trial;
+pub mod upload;
 mod watch;
 mod worker;
 
 pub use admission::{Capacity, Load, TooLarge};
 pub use config::Config;
 pub use error::Error;
-pub use kind::{Fault, Ground, Kind, Plan, REFERENCE, Referred, Registry};
+pub use kind::{Fault, Ground, Kind, Plan, REFERENCE, Referred, Registry, reference, references};
 pub use machine::Wrong;
 pub use pool::{Pool, Traffic};
 pub use roots::{Error as PathError, Found, Roots};

@@ -18,6 +18,7 @@ use super::make::Server;
 use super::publish::{library, versions};
 use super::roots::Roots;
 use super::submission::{Made, Submission};
+use super::upload;
 use crate::backends::ollama;
 use crate::domain::clock::Clock;
 use crate::storage::Storage;
@@ -259,6 +260,9 @@ impl Jobs {
     /// # Errors
     /// When it did neither.
     pub async fn retry(&self, id: &str, scope: Scope<'_>) -> Result<Job, Error> {
+        if self.get(id, scope).await?.order.kind == upload::KIND {
+            return Err(Error::UploadAgain);
+        }
         let now_ms = self.0.clock.unix_ms();
         self.change(id, scope, |job| {
             let next = machine::retry(&job.standing, now_ms)?;

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod events;
+pub mod files;
 pub mod look;
 pub mod schedules;
 pub mod steer;

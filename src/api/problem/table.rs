@@ -284,6 +284,13 @@ pub const TABLE: &[Row] = &[
         "The job does not fit",
         "`resource`, `needed` and `available` say what is short: make room, ask for less, or raise `jobs.resources`.",
     ),
+    row(
+        "file_name_invalid",
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "The file's name cannot be used",
+        "Send it to /files/NAME with another name, e.g. rows.jsonl.",
+    ),
+    row("file_in_use", StatusCode::CONFLICT, "The file is in use", "Cancel what it is used for (DELETE /jobs/{id}), or wait for its end."),
     row("job_ended", StatusCode::CONFLICT, "The job has ended", "There is nothing left to cancel."),
     row("job_not_retryable", StatusCode::CONFLICT, "The job has neither failed nor been cancelled", "Wait for its end, or submit it anew."),
     row("job_changed", StatusCode::CONFLICT, "The job has changed meanwhile", "Look at it again: GET /jobs/{id}."),

@@ -164,6 +164,9 @@ pub struct Finetune {
     /// Have a running gateway do it in the background; paths are then those that its jobs may read. Prints the id of the job.
     #[arg(long, conflicts_with_all = ["folder", "threads"])]
     pub job: bool,
+    /// With `--job`: the rows are files of this machine, which are sent to the gateway first.
+    #[arg(long, requires = "job")]
+    pub upload: bool,
     #[command(flatten)]
     pub settings: WorkerSettings,
     #[command(flatten)]

@@ -70,6 +70,19 @@ pub enum JobsCommand {
         #[arg(long, value_name = "FILE", requires = "download")]
         out: Option<PathBuf>,
     },
+    /// Upload a file for jobs to read, and print what they call it (`artifact:ID/NAME`).
+    Upload {
+        /// The file.
+        file: PathBuf,
+        /// What it is to be called; without it as it is called here.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Delete an uploaded file.
+    DeleteUpload {
+        /// Its id, or what jobs call it.
+        file: String,
+    },
     /// List the kinds of jobs and what they take.
     Kinds,
     /// List schedules; `submit --cron` adds one.

@@ -24,11 +24,16 @@ const FOLDER: &str = "dataset";
 /// # Errors
 /// What keeps the data set from being made.
 pub fn run(args: &Dataset, variables: &Variables) -> Result<Exit, Failure> {
-    let wish = wish(args)?;
+    let mut wish = wish(args)?;
     wish.validate().map_err(|error| failure(&error))?;
     if args.job {
         let client = Client::of(&args.operating, variables)?;
-        return super::wait(jobs::submit_input(&client, "dataset", &json!(wish), args.operating.json));
+        return super::wait(async {
+            if args.upload {
+                jobs::upload_sources(&client, &mut wish.sources).await?;
+            }
+            jobs::submit_input(&client, "dataset", &json!(wish), args.operating.json).await
+        });
     }
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(FOLDER));
     if args.report && wish.teacher.is_some() {

@@ -28,10 +28,15 @@ use crate::lm::Device;
 /// # Errors
 /// What keeps the model from being trained or published.
 pub fn run(args: &Finetune, variables: &Variables) -> Result<Exit, Failure> {
-    let wish = wish::wish(args)?;
+    let mut wish = wish::wish(args)?;
     if args.job {
         let client = Client::of(&args.operating, variables)?;
-        return crate::cli::wait(jobs::submit_input(&client, "finetune", &json!(wish), args.operating.json));
+        return crate::cli::wait(async {
+            if args.upload {
+                jobs::upload_sources(&client, &mut wish.data.sources).await?;
+            }
+            jobs::submit_input(&client, "finetune", &json!(wish), args.operating.json).await
+        });
     }
     let settings = inspect::load(args.settings.config.as_deref(), variables, &args.settings.overrides())?.config;
     let asked = answering::gateway(&settings.jobs.teacher, args.teacher_url.as_deref(), &args.operating, variables);

@@ -5,6 +5,10 @@ mod show;
 
 pub use follow::bar;
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +17,8 @@ use super::client::Client;
 use super::exit::{Exit, Failure};
 use super::terminal;
 use crate::config::Variables;
+use crate::jobs::dataset::Source;
+use crate::jobs::{reference, references};
 
 /// # Errors
 /// When the gateway cannot be reached or refuses, or a job that was waited for did not succeed.
@@ -23,6 +29,11 @@ pub async fn run(args: Jobs, variables: &Variables) -> Result<Exit, Failure> {
         JobsCommand::Submit(submit) => submit_job(&client, &submit, as_json).await,
         JobsCommand::Watch { id } => follow::watch(&client, &id, as_json).await,
         JobsCommand::Logs { id, follow } => follow::logs(&client, &id, as_json, follow).await,
+        JobsCommand::Upload { file, name } => {
+            let made = upload(&client, &file, name.as_deref()).await?;
+            terminal::print(&if as_json { format!("{made:#}") } else { path_of(&made) })?;
+            Ok(Exit::Ok)
+        }
         JobsCommand::Artifacts { id, download: Some(name), out } => follow::download(&client, &id, &name, out.as_deref()).await,
         command => {
             let answer = ask(&client, &command).await?;
@@ -47,6 +58,10 @@ async fn ask(client: &Client, command: &JobsCommand) -> Result<Value, Failure> {
         JobsCommand::Cancel { id } => plain(client, Method::DELETE, &job(id)?).await,
         JobsCommand::Retry { id } => plain(client, Method::POST, &format!("{}/retry", job(id)?)).await,
         JobsCommand::Artifacts { id, .. } => plain(client, Method::GET, &format!("{}/artifacts", job(id)?)).await,
+        JobsCommand::DeleteUpload { file } => {
+            let id = reference(file).map_or_else(|| file.clone(), |(id, _)| id);
+            plain(client, Method::DELETE, &format!("files/{}", checked(&id)?)).await
+        }
         JobsCommand::Kinds => plain(client, Method::GET, "jobs/kinds").await,
         JobsCommand::Schedules { command: Some(SchedulesCommand::Remove { id }) } => {
             plain(client, Method::DELETE, &format!("jobs/schedules/{}", checked(id)?)).await
@@ -56,7 +71,7 @@ async fn ask(client: &Client, command: &JobsCommand) -> Result<Value, Failure> {
         JobsCommand::Pause => order(client, "pause").await,
         JobsCommand::Drain => order(client, "drain").await,
         JobsCommand::Resume => order(client, "run").await,
-        JobsCommand::Submit(_) | JobsCommand::Watch { .. } | JobsCommand::Logs { .. } => Ok(Value::Null),
+        JobsCommand::Submit(_) | JobsCommand::Watch { .. } | JobsCommand::Logs { .. } | JobsCommand::Upload { .. } => Ok(Value::Null),
     }
 }
 
@@ -68,12 +83,39 @@ async fn order(client: &Client, order: &str) -> Result<Value, Failure> {
     client.ask(Method::POST, "jobs/pool", &[], &[], Some(&json!({"order": order}))).await
 }
 
-/// Submits a job of a kind and prints its id.
+/// Uploads a file; what the gateway says of it.
+async fn upload(client: &Client, file: &Path, name: Option<&str>) -> Result<Value, Failure> {
+    let own = file.file_name().and_then(OsStr::to_str);
+    let named = name.or(own).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("`{}` has no name that could be sent", file.display()), "say one with `--name`")
+    })?;
+    client.upload(file, named).await
+}
+
+fn path_of(made: &Value) -> String {
+    made["path"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Uploads the files that sources name, and has them name what jobs call these.
+///
+/// # Errors
+/// When one cannot be read, or the gateway cannot be reached or refuses.
+pub async fn upload_sources(client: &Client, sources: &mut [Source]) -> Result<(), Failure> {
+    for source in sources.iter_mut().filter(|source| source.collected.is_none() && reference(&source.path).is_none()) {
+        let made = upload(client, Path::new(&source.path), None).await?;
+        terminal::note(&format!("{} is {}", source.path, path_of(&made)));
+        source.path = path_of(&made);
+    }
+    Ok(())
+}
+
+/// Submits a job of a kind, after those whose artifacts it reads, and prints its id.
 ///
 /// # Errors
 /// When the gateway cannot be reached or refuses.
 pub async fn submit_input(client: &Client, kind: &str, input: &Value, as_json: bool) -> Result<Exit, Failure> {
-    let made = client.ask(Method::POST, "jobs", &[], &[], Some(&json!({"kind": kind, "input": input}))).await?;
+    let after: BTreeSet<String> = references(input).into_iter().map(|(job, _)| job).collect();
+    let made = client.ask(Method::POST, "jobs", &[], &[], Some(&json!({"kind": kind, "input": input, "after": after}))).await?;
     terminal::print(&if as_json { format!("{made:#}") } else { made["id"].as_str().unwrap_or_default().to_owned() })?;
     Ok(Exit::Ok)
 }

@@ -15,6 +15,7 @@ pub fn answer(command: &JobsCommand, answer: &Value) -> Result<(), Failure> {
         JobsCommand::Schedules { command: None } if list(&answer["schedules"]).is_empty() => terminal::note("There is no schedule."),
         JobsCommand::Artifacts { .. } if list(&answer["artifacts"]).is_empty() => terminal::note("The job has made nothing yet."),
         JobsCommand::Schedules { command: Some(_) } => terminal::note("The schedule is removed; jobs that it has made stay."),
+        JobsCommand::DeleteUpload { file } => terminal::note(&format!("The file {file} is deleted.")),
         JobsCommand::Cancel { id } if answer["state"] == "cancelled" => terminal::note(&format!("Job {id} is cancelled.")),
         JobsCommand::Cancel { id } => terminal::note(&format!("Job {id} is asked to stop.")),
         JobsCommand::Retry { id } => terminal::note(&format!("Job {id} waits again.")),

@@ -23,7 +23,7 @@ pub use look::{Page, Pool, PoolOrder};
 pub use row::{Artifact, AttemptMade, Event, Fault, Job, Needs, Order, Standing, State, Step};
 pub use schedules::{Missed, Schedule};
 pub use submit::{Key, Submitted};
-pub use tidy::Kept;
+pub use tidy::{Forgotten, Kept};
 
 /// The jobs in the file.
 #[derive(Debug, Clone)]

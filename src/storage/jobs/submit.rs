@@ -107,8 +107,8 @@ async fn missing(connection: &mut SqliteConnection, order: &Order) -> Result<Opt
 pub(super) async fn insert(connection: &mut SqliteConnection, order: &Order, standing: &Standing) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO jobs (id, kind, name, tenant, priority, input, labels, steps, schedule, cpu_threads, gpus, memory_bytes, disk_bytes, \
-         created_at_ms, state, epoch, attempts, max_attempts, not_before_ms, cancel_requested, step, events) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+         created_at_ms, state, epoch, owner, lease_until_ms, attempts, max_attempts, not_before_ms, cancel_requested, step, started_at_ms, events) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
     )
     .bind(order.id.clone())
     .bind(order.kind.clone())
@@ -126,16 +126,20 @@ pub(super) async fn insert(connection: &mut SqliteConnection, order: &Order, sta
     .bind(order.created_at_ms)
     .bind(standing.state.as_str())
     .bind(standing.epoch)
+    .bind(standing.owner.clone())
+    .bind(standing.lease_until_ms)
     .bind(standing.attempts)
     .bind(standing.max_attempts)
     .bind(standing.not_before_ms)
     .bind(standing.cancel_requested)
     .bind(standing.step)
+    .bind(standing.started_at_ms)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("INSERT INTO job_events (job, number, at_ms, kind, data) VALUES (?, 0, ?, 'state', '{\"state\":\"queued\"}')")
+    sqlx::query("INSERT INTO job_events (job, number, at_ms, kind, data) VALUES (?, 0, ?, 'state', ?)")
         .bind(order.id.clone())
         .bind(order.created_at_ms)
+        .bind(json(&serde_json::json!({"state": standing.state.as_str()})))
         .execute(&mut *connection)
         .await?;
     for needed in &order.after {

@@ -16,6 +16,16 @@ pub struct Kept {
     pub most_bytes: u64,
 }
 
+/// What became of a job that was to be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgotten {
+    Gone,
+    /// It has not ended.
+    Unfinished,
+    /// The job of this id comes after it, and has not ended.
+    Needed(String),
+}
+
 /// Jobs that have ended, newest first, with what they and all newer ones take. Those that others still wait for are not among them.
 const OVER: &str = "SELECT id FROM (SELECT id, finished_at_ms, row_number() OVER newest AS place, \
     sum((SELECT coalesce(sum(size_bytes), 0) FROM job_artifacts WHERE job = jobs.id)) OVER newest AS bytes FROM jobs \
@@ -51,6 +61,31 @@ impl JobTable {
         .map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
         Ok(over)
+    }
+
+    /// Forgets one job that has ended, with all that belongs to it, unless another one that has not ended comes after it. Its files are to
+    /// be deleted after this.
+    pub async fn forget_one(&self, id: &str) -> Result<Forgotten, Error> {
+        const DOING: &str = "forgetting a job";
+        let failed = |error| self.storage.failed(DOING, error);
+        let mut transaction = self.storage.write_durably(DOING).await?;
+        let needed: Option<String> = sqlx::query_scalar(
+            "SELECT job FROM job_needs JOIN jobs ON jobs.id = job_needs.job WHERE needs = ? AND state IN ('queued', 'leased', 'running') LIMIT 1",
+        )
+        .bind(id.to_owned())
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        if let Some(by) = needed {
+            return Ok(Forgotten::Needed(by));
+        }
+        let gone = sqlx::query("DELETE FROM jobs WHERE id = ? AND state IN ('succeeded', 'failed', 'cancelled')")
+            .bind(id.to_owned())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(if gone.rows_affected() == 1 { Forgotten::Gone } else { Forgotten::Unfinished })
     }
 
     /// Of these ids those of jobs that have not ended: their files are in use.

@@ -217,7 +217,18 @@ async fn another_tenant_sees_nothing_of_a_job() {
     let after = json!({"kind": "checksum", "input": {"path": "files/x"}, "after": [job["id"]]});
     assert_eq!(ask(&other, Method::POST, "/jobs", after).await.1["code"], "job_input_invalid");
     assert_eq!(ask(&other, Method::GET, "/jobs?tenant=a", json!({})).await.1["jobs"], json!([]));
-    assert_eq!(ask(&own, Method::GET, "/jobs", json!({})).await.1["jobs"].as_array().expect("a list").len(), 1);
+
+    let (status, file) = ask(&own, Method::PUT, "/files/rows.jsonl", json!({"text": "mine"})).await;
+    assert_eq!(status, 201, "{file}");
+    let deleted = format!("/files/{}", file["id"].as_str().expect("an id"));
+    let reading = json!({"kind": "checksum", "input": {"path": file["path"]}, "after": [file["id"]]});
+    assert_eq!(ask(&other, Method::POST, "/jobs", reading.clone()).await.1["code"], "job_input_invalid");
+    assert_eq!(ask(&other, Method::DELETE, &deleted, json!({})).await.0, 404);
+    assert_eq!(ask(&own, Method::POST, "/jobs", reading).await.0, 201);
+    for (who, path, status) in [(&metrics, "/files/x", 403), (&operator, deleted.as_str(), 409)] {
+        assert_eq!(ask(who, Method::DELETE, path, json!({})).await.0, status, "{path}");
+    }
+    assert_eq!(ask(&own, Method::GET, "/jobs", json!({})).await.1["jobs"].as_array().expect("a list").len(), 3);
     assert_eq!(ask(&operator, Method::GET, &path, json!({})).await.0, 200);
     for path in ["/jobs", "/jobs/kinds", "/jobs/pool"] {
         assert_eq!(ask(&metrics, Method::GET, path, json!({})).await.0, 403, "{path}");

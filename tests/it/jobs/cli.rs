@@ -40,6 +40,32 @@ async fn a_job_is_submitted_followed_and_its_artifact_fetched() {
 }
 
 #[tokio::test]
+async fn files_of_this_machine_are_sent_for_jobs_to_read() {
+    let yard = Yard::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows = folder.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"prompt\": \"q\", \"completion\": \"a\"}\n").expect("written");
+    let path = rows.to_str().expect("text");
+    let said = run(&yard, &["upload", path, "--name", "mine.jsonl"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let file = said.out.trim().to_owned();
+    assert!(file.starts_with("artifact:") && file.ends_with("/mine.jsonl"), "{file}");
+    assert!(run(&yard, &["list", "--kind", "upload"]).await.out.contains("mine.jsonl"));
+    let said = run(&yard, &["delete-upload", &file]).await;
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(run(&yard, &["delete-upload", &file]).await.code, Some(11));
+    assert_eq!(run(&yard, &["upload", "/nowhere/rows.jsonl"]).await.code, Some(2));
+    assert_eq!(run(&yard, &["upload", path, "--name", "a b"]).await.code, Some(11));
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_arriero"));
+    command.args(["dataset", path, "--job", "--upload", "--url", &yard.process.url]).env_clear().stdin(std::process::Stdio::null());
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("in time").expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let id = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+    assert_eq!(yard.until(&id, "succeeded").await["result"]["rows"]["train"], 1);
+}
+
+#[tokio::test]
 async fn how_a_job_ends_is_how_the_command_ends() {
     let yard = Yard::new().await;
     let said = run(&yard, &["submit", "trial", "how=refuse", "--wait"]).await;

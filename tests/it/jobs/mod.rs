@@ -5,6 +5,7 @@ mod cli;
 mod crash;
 #[cfg(target_os = "linux")]
 mod full_disk;
+mod upload;
 mod workers;
 
 use std::path::Path;
