@@ -1,5 +1,6 @@
 //! Kinds of jobs: what can be done in the background, each registered by name.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,22 @@ pub struct Ground {
     pub versions: PathBuf,
     /// Where an Ollama on this machine keeps its models.
     pub installed: PathBuf,
+    /// How large the artifacts are that a job which is planned may read, by what its input calls them: those that are there by now.
+    #[serde(skip)]
+    pub sizes: BTreeMap<String, u64>,
+}
+
+impl Ground {
+    /// How large a file is that an input names. `None`: an earlier job is going to make it.
+    ///
+    /// # Errors
+    /// When it is not there, or may not be read.
+    pub fn size_bytes(&self, path: &str) -> Result<Option<u64>, Fault> {
+        if reference(path).is_some() {
+            return Ok(self.sizes.get(path).copied());
+        }
+        Ok(Some(file(self.roots.open(path)?, path)?.metadata()?.len()))
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +103,20 @@ impl Ground {
         let (servers, publish, hub) = (Vec::new(), publish::Config::default(), download::Config::default());
         let (library, versions, installed) = (PathBuf::new(), PathBuf::new(), PathBuf::new());
         let (unload, teacher) = (Unload::default(), dataset::teacher::Config::default());
-        Self { roots, cpu_threads: 2, gpus: 0, unload, servers, publish, hub, teacher, library, versions, installed }
+        Self {
+            roots,
+            cpu_threads: 2,
+            gpus: 0,
+            unload,
+            servers,
+            publish,
+            hub,
+            teacher,
+            library,
+            versions,
+            installed,
+            sizes: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What clients and operators can do with jobs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +13,12 @@ use super::admission::{Capacity, fits};
 use super::config::Config;
 use super::error::Error;
 use super::files::Folders;
-use super::kind::{Ground, Plan, Registry};
+use super::kind::{Ground, Plan, REFERENCE, Registry};
 use super::machine::{self, Wrong};
 use super::make::Server;
 use super::publish::{library, versions};
 use super::roots::Roots;
-use super::submission::{Made, Submission};
+use super::submission::{MAX_AFTER, Made, Submission};
 use super::upload;
 use crate::backends::ollama;
 use crate::domain::clock::Clock;
@@ -114,6 +115,7 @@ impl Jobs {
             library: data_dir.join(library::FOLDER),
             versions: data_dir.join(versions::FOLDER),
             installed: config.ollama_models.clone(),
+            sizes: BTreeMap::new(),
         };
         let (kinds, ground) = (Registry::standard(config.trial), ArcSwap::from_pointee(ground));
         let (table, collection) = (storage.jobs(), storage.collection());
@@ -181,7 +183,7 @@ impl Jobs {
         let now_ms = self.0.clock.unix_ms();
         let key =
             key.map(|key| Key { tenant: tenant.to_owned(), key: key.to_owned(), body_hash: submission.hash(), created_at_ms: now_ms });
-        let plan = self.plan(&submission).await?;
+        let plan = self.plan(tenant, &submission).await?;
         fits(&plan.needs, &self.capacity()).map_err(Error::TooLarge)?;
         let made = match submission.schedule.clone() {
             Some(calendar) => self.add_schedule(tenant, submission, &calendar, key.as_ref()).await,
@@ -192,10 +194,24 @@ impl Jobs {
     }
 
     /// Looks at the disk, so not on a thread that others wait for.
-    pub(super) async fn plan(&self, submission: &Submission) -> Result<Plan, Error> {
+    pub(super) async fn plan(&self, tenant: &str, submission: &Submission) -> Result<Plan, Error> {
+        let ground = Ground { sizes: self.sizes(tenant, &submission.after).await?, ..self.ground().as_ref().clone() };
         let (jobs, submission) = (self.clone(), submission.clone());
-        let planned = tokio::task::spawn_blocking(move || submission.plan(&jobs.0.kinds, &jobs.ground())).await;
+        let planned = tokio::task::spawn_blocking(move || submission.plan(&jobs.0.kinds, &ground)).await;
         planned.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// What jobs of this tenant have made by now, by what inputs call it.
+    async fn sizes(&self, tenant: &str, jobs: &[String]) -> Result<BTreeMap<String, u64>, Error> {
+        let mut sizes = BTreeMap::new();
+        for id in jobs.iter().take(MAX_AFTER) {
+            if self.0.table.get(id).await?.is_none_or(|job| job.order.tenant != tenant) {
+                continue;
+            }
+            let called = |artifact: Artifact| (format!("{REFERENCE}{id}/{}", artifact.name), artifact.size_bytes);
+            sizes.extend(self.0.table.artifacts(id).await?.into_iter().map(called));
+        }
+        Ok(sizes)
     }
 
     async fn add_job(&self, tenant: &str, submission: Submission, plan: Plan, key: Option<&Key>) -> Result<Made, Error> {

@@ -14,7 +14,7 @@ use crate::domain::generation::Priority;
 use crate::storage::jobs::{Job, Missed, Order, Schedule};
 
 /// Jobs that one may come after.
-const MAX_AFTER: usize = 100;
+pub(super) const MAX_AFTER: usize = 100;
 
 /// A job that somebody wants.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

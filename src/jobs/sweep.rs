@@ -63,7 +63,7 @@ async fn fire(jobs: &Jobs, schedule: &Schedule, now_ms: i64) -> Result<(), Error
 async fn scheduled(jobs: &Jobs, schedule: &Schedule, run_ms: i64, now_ms: i64) -> (Order, Standing) {
     let submission: Submission = serde_json::from_value(schedule.job.clone()).unwrap_or_default();
     let needs = Needs { cpu_threads: 1, gpus: 0, memory_bytes: 64 << 20, disk_bytes: 0 };
-    let plan = jobs.plan(&submission).await.unwrap_or(Plan { steps: Vec::new(), needs });
+    let plan = jobs.plan(&schedule.tenant, &submission).await.unwrap_or(Plan { steps: Vec::new(), needs });
     let standing = machine::submitted(submission.max_attempts.unwrap_or(jobs.config().max_attempts), now_ms);
     let mut order = submission.order(Uuid::now_v7().to_string(), schedule.tenant.clone(), plan, now_ms);
     order.labels.insert("scheduled_for_ms".to_owned(), run_ms.to_string());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::collected::Collected;
 use super::error::Error;
 use super::example::Example;
+use super::import::Source;
 use super::prepare::{Prepared, Step, Wish};
 use super::report::{Cleaned, Report, Taught};
 use super::split::Side;
@@ -24,6 +25,15 @@ use crate::storage::jobs::Needs;
 const BASE_BYTES: u64 = 96 << 20;
 /// What an artifact is taken to have that an earlier job is going to make, and what was collected.
 const LATER_BYTES: u64 = 256 << 20;
+
+impl Source {
+    /// How large it is, or is taken to be.
+    pub(in crate::jobs) fn size_bytes(&self, ground: &Ground) -> Result<u64, Fault> {
+        let known = if self.collected.is_some() { None } else { ground.size_bytes(&self.path)? };
+        Ok(known.unwrap_or(LATER_BYTES))
+    }
+}
+
 /// Files between steps, in the job's folder.
 const IMPORTED: &str = "imported";
 const TAUGHT: &str = "taught";
@@ -65,11 +75,7 @@ impl Kind for Dataset {
         let wish = read(input)?;
         let mut bytes = 0_u64;
         for source in &wish.sources {
-            let size = match reference(&source.path) {
-                found if found.is_some() || source.collected.is_some() => LATER_BYTES,
-                _ => file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len(),
-            };
-            bytes = bytes.saturating_add(size);
+            bytes = bytes.saturating_add(source.size_bytes(ground)?);
         }
         if let Some(teacher) = wish.teacher.as_ref().filter(|teacher| teacher.is_file() && reference(&teacher.model).is_none()) {
             errand::located(&teacher.model, ground, None, |path| Ok(ground.roots.resolve(path)?))?;
@@ -243,6 +249,10 @@ mod tests {
         assert!(small.needs.memory_bytes > BASE_BYTES && small.needs.disk_bytes == 4 << 20);
         let later = plan(json!({"sources": [{"path": "artifact:j/x.jsonl"}], "seed": 1})).expect("taken");
         assert!(later.needs.memory_bytes > small.needs.memory_bytes);
+        let sizes = std::collections::BTreeMap::from([("artifact:j/x.jsonl".to_owned(), 1 << 20)]);
+        let there = Ground { sizes, ..ground.clone() };
+        let known = Dataset.plan(&json!({"sources": [{"path": "artifact:j/x.jsonl"}]}), &there).expect("taken");
+        assert_eq!(known.needs, small.needs, "what is there by now is looked at");
         let taught = plan(json!({"sources": [{"path": "files/a.jsonl"}], "teacher": {"model": "m"}})).expect("taken");
         assert_eq!(taught.steps, ["import", "teacher", "clean", "split", "write"]);
         assert!(taught.needs.memory_bytes > small.needs.memory_bytes);

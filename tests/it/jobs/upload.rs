@@ -59,6 +59,8 @@ async fn a_file_is_sent_read_by_a_job_and_deleted() {
     assert_eq!(yard.ask(Method::POST, "/jobs/pool", Some(json!({"order": "pause"}))).await.0, 200);
     let input = json!({"sources": [{"path": file["path"]}], "split": {"validation": 0, "test": 0}});
     let dataset = yard.submit(json!({"kind": "dataset", "input": input, "after": [id]})).await;
+    let needs = yard.job(&dataset).await["needs"]["memory_bytes"].as_u64().expect("a number");
+    assert!(needs < 200 << 20, "planned for a file of {} bytes: {needs}", ROWS.len());
     let (status, problem) = yard.ask(Method::DELETE, &format!("/files/{id}"), None).await;
     assert_eq!((status, &problem["code"]), (409, &json!("file_in_use")), "{problem}");
     assert_eq!(yard.ask(Method::POST, "/jobs/pool", Some(json!({"order": "run"}))).await.0, 200);

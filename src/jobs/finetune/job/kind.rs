@@ -63,10 +63,7 @@ impl Kind for Finetune {
         }
         let mut data_bytes = 0_u64;
         for source in &wish.data.sources {
-            // What an earlier job is going to make, and what will have been collected, cannot be looked at yet.
-            if source.collected.is_none() && reference(&source.path).is_none() {
-                data_bytes = data_bytes.saturating_add(file(ground.roots.open(&source.path)?, &source.path)?.metadata()?.len());
-            }
+            data_bytes = data_bytes.saturating_add(source.size_bytes(ground)?);
         }
         if let Some(answering) = wish.data.teacher.as_ref().filter(|answering| answering.is_file()) {
             planned(&answering.model, ground)?;
