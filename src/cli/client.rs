@@ -1,8 +1,8 @@
 //! The native HTTP interface as the client commands use it. Unknown fields of answers are kept, not required.
 
 mod pieces;
+mod upload;
 
-use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
@@ -153,31 +153,6 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&bytes).map_err(|error| self.unintelligible(&error))
-    }
-
-    /// Sends a file for jobs to read, however long that takes.
-    ///
-    /// # Errors
-    /// When it cannot be read, or the gateway cannot be reached or refuses.
-    pub async fn upload(&self, file: &Path, name: &str) -> Result<Value, Failure> {
-        let mut address = self.address("files")?;
-        if let Ok(mut path) = address.path_segments_mut() {
-            path.push(name);
-        }
-        let unreadable = |error: std::io::Error| {
-            let (path, hint) = (file.display(), "name a file that is there and can be read");
-            Failure::new(Exit::Usage, format!("`{path}` cannot be read: {error}"), hint)
-        };
-        let body = tokio::fs::File::open(file).await.map_err(unreadable)?;
-        let about = body.metadata().await.map_err(unreadable)?;
-        if !about.is_file() {
-            return Err(unreadable(std::io::Error::other("it is no file")));
-        }
-        // No answer comes before all of it has gone, so that silence means nothing.
-        let http = started(builder(&address))?;
-        let request = http.put(address).header(http::header::CONTENT_LENGTH, about.len()).body(body);
-        let response = self.accepted(self.bearing_key(request).send().await).await?;
-        response.json().await.map_err(|error| self.unintelligible(&error))
     }
 
     /// Has the gateway read its configuration anew: what changed, or everything that is wrong with it.

@@ -289,9 +289,15 @@ impl Jobs {
 
     async fn change(&self, id: &str, scope: Scope<'_>, decide: impl FnOnce(&Job) -> Result<Change, Wrong>) -> Result<Job, Error> {
         self.get(id, scope).await?;
-        let changed = self.0.table.change(id, true, self.most_events(), self.0.clock.unix_ms(), decide).await?;
-        let changed = changed.ok_or_else(|| Error::NotFound(id.to_owned()))??;
+        let changed = self.apply(id, true, decide).await?;
         self.0.nudge.notify_one();
+        Ok(changed)
+    }
+
+    /// Changes a job, whosever it is, and has those look who follow it. `lasting`: the change must survive a power cut.
+    pub(super) async fn apply(&self, id: &str, lasting: bool, decide: impl FnOnce(&Job) -> Result<Change, Wrong>) -> Result<Job, Error> {
+        let changed = self.0.table.change(id, lasting, self.most_events(), self.0.clock.unix_ms(), decide).await?;
+        let changed = changed.ok_or_else(|| Error::NotFound(id.to_owned()))??;
         self.0.told.notify_waiters();
         Ok(changed)
     }

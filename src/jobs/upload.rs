@@ -15,12 +15,13 @@ use uuid::Uuid;
 use super::admission::{TooLarge, fits};
 use super::attempt::state_news;
 use super::error::Error;
+use super::kind::Plan;
 use super::machine;
 use super::service::{Jobs, Scope};
+use super::submission::Submission;
 use super::worker::is_artifact_name;
 use crate::domain::digest::Digest;
-use crate::domain::generation::Priority;
-use crate::storage::jobs::{Artifact, Change, Fault, Forgotten, Job, Needs, Order, Standing};
+use crate::storage::jobs::{Artifact, Change, Fault, Forgotten, Job, Needs, Standing};
 
 /// What such a job is called. It is no kind that can be submitted.
 pub const KIND: &str = "upload";
@@ -52,22 +53,11 @@ impl Jobs {
         if !is_artifact_name(name) {
             return Err(Error::FileName(name.chars().take(200).collect()));
         }
-        let needs = Needs { cpu_threads: 0, gpus: 0, memory_bytes: 0, disk_bytes: announced_bytes };
+        let needs = room(announced_bytes);
         fits(&needs, &self.capacity()).map_err(Error::TooLarge)?;
-        let order = Order {
-            id: Uuid::now_v7().to_string(),
-            kind: KIND.to_owned(),
-            name: name.to_owned(),
-            tenant: tenant.to_owned(),
-            priority: Priority::default(),
-            input: json!({"name": name}),
-            labels: std::collections::BTreeMap::default(),
-            steps: vec![STEP.to_owned()],
-            after: Vec::new(),
-            schedule: None,
-            needs,
-            created_at_ms: self.0.clock.unix_ms(),
-        };
+        let submission = Submission { kind: KIND.to_owned(), name: name.to_owned(), input: json!({"name": name}), ..Submission::default() };
+        let plan = Plan { steps: vec![STEP.to_owned()], needs };
+        let order = submission.order(Uuid::now_v7().to_string(), tenant.to_owned(), plan, self.0.clock.unix_ms());
         let standing = self.received_at_once()?;
         // It has an id of its own and comes after nothing, so that it is new.
         self.0.table.submit(&order, &standing, None, u64::MAX).await?;
@@ -103,18 +93,6 @@ impl Jobs {
         Ok(machine::begin(&leased, leased.epoch)?)
     }
 
-    async fn change_upload(
-        &self,
-        id: &str,
-        lasting: bool,
-        decide: impl FnOnce(&Job) -> Result<Change, machine::Wrong>,
-    ) -> Result<Job, Error> {
-        let changed = self.0.table.change(id, lasting, self.most_events(), self.0.clock.unix_ms(), decide).await?;
-        let changed = changed.ok_or_else(|| Error::NotFound(id.to_owned()))??;
-        self.0.told.notify_waiters();
-        Ok(changed)
-    }
-
     async fn give_up_upload(&self, job: &Job, why: &str) {
         let (id, epoch, now_ms) = (job.order.id.as_str(), job.standing.epoch, self.0.clock.unix_ms());
         let fault = Fault { kind: KIND.to_owned(), message: why.to_owned() };
@@ -123,7 +101,7 @@ impl Jobs {
             let news = state_news(&next, "failed");
             Ok(Change::to(next).telling("state", news))
         };
-        if let Err(error) = self.change_upload(id, true, failed).await {
+        if let Err(error) = self.apply(id, true, failed).await {
             tracing::warn!(job = id, %error, "an upload that broke off could not be written down; its lease runs out by itself");
         }
         // What is left is swept.
@@ -173,8 +151,7 @@ impl Upload {
         self.size_bytes += bytes.len() as u64;
         if self.size_bytes - self.looked_bytes >= LOOK_BYTES {
             self.looked_bytes = self.size_bytes;
-            let more = Needs { cpu_threads: 0, gpus: 0, memory_bytes: 0, disk_bytes: LOOK_BYTES };
-            fits(&more, &self.jobs.capacity()).map_err(Error::TooLarge)?;
+            fits(&room(LOOK_BYTES), &self.jobs.capacity()).map_err(Error::TooLarge)?;
         }
         if self.renewed.elapsed() >= self.longest_silence() { self.renew().await } else { Ok(()) }
     }
@@ -198,7 +175,7 @@ impl Upload {
             let next = machine::renew(&job.standing, epoch, now_ms, lease)?;
             Ok(Change::to(Standing { progress: Some(progress), ..next }))
         };
-        let job = self.jobs.change_upload(self.id(), false, renewed).await?;
+        let job = self.jobs.apply(self.id(), false, renewed).await?;
         if job.standing.cancel_requested { Err(Error::Cancelled(self.id().to_owned())) } else { Ok(()) }
     }
 
@@ -233,7 +210,7 @@ impl Upload {
             let change = Change { artifact: Some(artifact.clone()), ..Change::to(next) };
             Ok(change.telling("artifact", told).telling("state", news))
         };
-        self.jobs.change_upload(self.id(), true, succeeded).await?;
+        self.jobs.apply(self.id(), true, succeeded).await?;
         Ok((self.id().to_owned(), artifact))
     }
 
@@ -241,6 +218,11 @@ impl Upload {
     pub async fn give_up(self, why: &str) {
         self.jobs.give_up_upload(&self.job, why).await;
     }
+}
+
+/// What receiving so many bytes takes.
+fn room(disk_bytes: u64) -> Needs {
+    Needs { cpu_threads: 0, gpus: 0, memory_bytes: 0, disk_bytes }
 }
 
 /// A disk that is full is no fault of the gateway's.

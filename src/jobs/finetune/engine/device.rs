@@ -6,6 +6,8 @@ use candle_core::{Device, Result};
 
 use super::Engine;
 use crate::jobs::finetune::batch::Batch;
+#[cfg(feature = "cuda")]
+use crate::jobs::finetune::learner::Learner as _;
 use crate::jobs::finetune::learner::{Pass, Tensors};
 
 /// Has an accelerator keep memory between passes, which take the same again and again.
@@ -55,9 +57,7 @@ impl Engine {
     pub fn spent(&self, parameters: &Tensors, batch: &Batch, pass: Option<Pass>) -> Result<BTreeMap<&'static str, f32>> {
         #[cfg(feature = "cuda")]
         if let Some(offload) = &self.offload {
-            self.check(parameters, batch)?;
-            let mut gradients = Tensors::new();
-            return offload.spent(self, parameters, batch, pass, super::Gradients::new(&mut gradients, parameters)?.all());
+            return offload.traced(|| self.accumulate(parameters, batch, pass, &mut Tensors::new()));
         }
         let _ = (parameters, batch, pass);
         Ok(BTreeMap::new())

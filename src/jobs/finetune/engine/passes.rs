@@ -181,6 +181,9 @@ impl Learner for Engine {
     #[cfg(feature = "cuda")]
     fn step_in_place(&self, update: &Update, tensors: [&Tensor; 4]) -> candle_core::Result<bool> {
         let device = &self.compute.device;
-        device.is_cuda().then(|| super::offload::step(device, update, tensors)).transpose().map(|done| done.is_some())
+        if device.is_cuda() {
+            super::offload::step(device, update, tensors)?;
+        }
+        Ok(device.is_cuda())
     }
 }

@@ -94,19 +94,12 @@ impl Offload {
         passed.map_err(candle_core::Error::wrap)
     }
 
-    /// Milliseconds of each kind of work of a pass.
-    pub fn spent(
-        &self,
-        engine: &Engine,
-        parameters: &Tensors,
-        batch: &Batch,
-        pass: Option<Pass>,
-        gradients: &Tensors,
-    ) -> Result<BTreeMap<&'static str, f32>> {
+    /// Milliseconds of each kind of work that is done meanwhile.
+    pub fn traced<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<BTreeMap<&'static str, f32>> {
         self.gpu.start_trace().map_err(candle_core::Error::wrap)?;
-        let passed = self.accumulate(engine, parameters, batch, pass, gradients);
+        let done = work();
         let spent = self.gpu.finish_trace().map_err(candle_core::Error::wrap)?;
-        passed.map(|_| spent)
+        done.map(|_| spent)
     }
 
     /// Where adapters, or their gradients, lie.
